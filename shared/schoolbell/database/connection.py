@@ -1,0 +1,178 @@
+"""One connection to PostgreSQL an execution environment, kept between invocations."""
+
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pg8000.dbapi
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+
+# SQLSTATEs that say the server is away, starting, stopping or full, not that the statement was wrong.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_UNAVAILABLE_CLASSES = ("08", "57P")
+_UNAVAILABLE_CODES = ("53300", "53400", "25006")
+
+
+class DatabaseAddress(BaseModel):
+    """Where the database is: the JSON of an RDS secret, plus two optional keys of ours."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str
+    port: int = Field(default=5432, ge=1, le=65535)
+    username: str
+    password: SecretStr
+    dbname: str
+    sslmode: Literal["verify-full", "disable"] = "verify-full"
+    ca_certificate: str | None = None
+    """PEM text of the authority that signed the server's certificate, where the system doesn't know it."""
+
+    @classmethod
+    def from_secret(cls, text: str) -> "DatabaseAddress":
+        """Reads the text of a Secrets Manager secret.
+
+        Raises:
+            pydantic.ValidationError: a key is missing or has a value that cannot be used.
+        """
+        return cls.model_validate(json.loads(text))
+
+    @classmethod
+    def from_url(cls, url: str) -> "DatabaseAddress":
+        """Reads `postgresql://user:password@host:port/dbname?sslmode=disable`."""
+        parts = urlsplit(url)
+        return cls(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 5432,
+            username=unquote(parts.username or "postgres"),
+            password=SecretStr(unquote(parts.password or "")),
+            dbname=parts.path.lstrip("/") or "postgres",
+            sslmode="disable" if parse_qs(parts.query).get("sslmode") == ["disable"] else "verify-full",
+        )
+
+    def tls(self) -> ssl.SSLContext | bool:
+        """The TLS settings as pg8000 takes them: `False` is no TLS at all."""
+        if self.sslmode == "disable":
+            return False
+        return ssl.create_default_context(cadata=self.ca_certificate)
+
+
+class Database:
+    """Transactions on one PostgreSQL connection that is opened on first use and reopened when it was lost.
+
+    Args:
+        find: tells the address; called at each connect, so that a rotated password is picked up.
+        statement_timeout: a statement that takes longer is cancelled by the server.
+    """
+
+    def __init__(self, find: Callable[[], DatabaseAddress], statement_timeout: timedelta) -> None:
+        self._find = find
+        self._statement_timeout = statement_timeout
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine with a pool of one connection (RDS Proxy or PostgreSQL's own limit counts environments)."""
+        engine = create_engine(
+            "postgresql+pg8000://",
+            creator=self._connect,
+            pool_size=1,
+            max_overflow=4,
+            pool_use_lifo=True,
+        )
+        event.listen(engine, "handle_error", _mark_lost_connections)
+        return engine
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Connection]:
+        """One transaction: commits at the end of the block, rolls back when it raises.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database refused a statement or is away (`is_unavailable` tells which).
+        """
+        with self.engine.begin() as connection:
+            if read_only:
+                connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            yield connection
+
+    def check(self) -> None:
+        """Drops a connection that died while the execution environment was frozen, so that the next use opens one."""
+        try:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+        except DBAPIError as error:
+            if not is_unavailable(error):
+                raise
+            self.engine.dispose()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    def _connect(self) -> Any:
+        address = self._find()
+        opened = _open_socket(address)
+        try:
+            return pg8000.dbapi.connect(
+                user=address.username,
+                password=address.password.get_secret_value(),
+                host=address.host,
+                database=address.dbname,
+                ssl_context=address.tls(),
+                sock=opened,
+                # Start-up parameters rather than SET, which would pin the connection behind RDS Proxy.
+                startup_params={
+                    "TimeZone": "UTC",
+                    "statement_timeout": str(int(self._statement_timeout.total_seconds() * 1000)),
+                },
+            )
+        except BaseException:
+            opened.close()
+            raise
+
+
+def _open_socket(address: DatabaseAddress) -> socket.socket:
+    try:
+        opened = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT.total_seconds())
+    except OSError as error:
+        raise pg8000.dbapi.InterfaceError(f"network error: can't reach the database: {error}") from error
+    # pg8000 doesn't set it, and without it the parts of one statement wait for each other's acknowledgement.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened.settimeout(None)
+    return opened
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether an error says that the database is away, as opposed to refusing a statement."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, pg8000.dbapi.InterfaceError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = sql_state(cause)
+    return state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE_CODES
+
+
+def sql_state(error: BaseException | None) -> str:
+    """The five-letter SQLSTATE of an error from PostgreSQL, or an empty string."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    details = cause.args[0] if cause is not None and cause.args else None
+    return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def _mark_lost_connections(context: ExceptionContext) -> None:
+    # pg8000's dialect knows a broken socket, but not a server that said goodbye properly.
+    if context.original_exception is not None and is_unavailable(context.original_exception):
+        context.is_disconnect = True

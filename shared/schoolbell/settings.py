@@ -1,0 +1,63 @@
+"""The environment of a function as one validated model, read once."""
+
+import os
+from functools import cache
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """What the template gives a function, by environment variable of the same name in upper case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schoolbell_stack: str = "schoolbell"
+    aws_region: str = "us-east-1"
+    aws_account_id: str = "000000000000"
+    database_secret_id: str = ""
+    max_receive_count: int = Field(default=5, ge=1)
+    resilience_table: str = ""
+    schedule_group: str = ""
+    scheduler_role_arn: str = ""
+    archive_bucket: str = ""
+    google_calendar_url: str = "https://www.googleapis.com/calendar/v3"
+    google_drive_url: str = "https://www.googleapis.com/drive/v3"
+    google_token_url: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a token
+
+    def resource_name(self, job: str) -> str:
+        """The name that a job's function, queue and schedule share.
+
+        >>> Settings(schoolbell_stack="prod").resource_name("tutoring.calendar-sync")
+        'prod-tutoring-calendar-sync'
+        """
+        return f"{self.schoolbell_stack}-{job.replace('.', '-')}"
+
+    def queue_url(self, job: str) -> str:
+        """The address of a job's queue; SQS addresses are made of region, account and name."""
+        return f"https://sqs.{self.aws_region}.amazonaws.com/{self.aws_account_id}/{self.resource_name(job)}"
+
+    def dead_letter_queue_url(self, job: str) -> str:
+        """The address of the queue that keeps a job's dead messages."""
+        return f"{self.queue_url(job)}-dlq"
+
+    def queue_arn(self, job: str) -> str:
+        """The ARN of a job's queue."""
+        return f"arn:aws:sqs:{self.aws_region}:{self.aws_account_id}:{self.resource_name(job)}"
+
+    def topic_arn(self, topic: str) -> str:
+        """The ARN of one of the stack's SNS topics, e.g. `student-notifications`."""
+        return f"arn:aws:sns:{self.aws_region}:{self.aws_account_id}:{self.schoolbell_stack}-{topic}"
+
+    def state_machine_arn(self, machine: str) -> str:
+        """The ARN of one of the stack's state machines, e.g. `tutoring.waitlist-cascade`."""
+        return f"arn:aws:states:{self.aws_region}:{self.aws_account_id}:stateMachine:{self.resource_name(machine)}"
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this execution environment, read and validated on the first call.
+
+    Raises:
+        pydantic.ValidationError: a variable has a value that cannot be used.
+    """
+    return Settings.model_validate({name.lower(): value for name, value in os.environ.items()})
