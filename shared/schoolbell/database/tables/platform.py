@@ -1,0 +1,159 @@
+"""Schema ``platform``: runs, outbox, dead letters, leases and the audit log, which every domain stands on."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from schoolbell.database.tables import (
+    MENTION,
+    created_at,
+    metadata,
+    moment,
+    moment_of_writing,
+    one_of,
+    personal,
+    updated_at,
+    uuid_key,
+)
+
+AUDIT_TIERS = ("financial", "student", "general")
+
+
+def _count(name: str) -> Column[Any]:
+    return Column(name, Integer, nullable=False, server_default=text("0"))
+
+
+job_runs = Table(
+    "job_runs",
+    metadata,
+    uuid_key(),
+    Column("job", Text, nullable=False),
+    Column("trigger", Text, nullable=False, server_default="manual"),
+    moment("scheduled_for"),
+    moment_of_writing("started_at"),
+    moment("finished_at"),
+    Column("status", Text, nullable=False, server_default="running"),
+    Column("attempt", Integer, nullable=False, server_default=text("1")),
+    Column("items_total", Integer),
+    _count("items_done"),
+    _count("items_failed"),
+    Column("cursor", JSONB(none_as_null=True)),
+    Column("result", JSONB(none_as_null=True)),
+    Column("error", Text),
+    Column("traceback", Text),
+    Column("request_id", Text),
+    Column("dry_run", Boolean, nullable=False, server_default=text("false")),
+    moment("heartbeat_at"),
+    moment("locked_until"),
+    created_at(),
+    updated_at(),
+    one_of("trigger", "schedule", "queue", "delayed", "manual", "catch-up", "continuation", "task"),
+    one_of("status", "running", "completed", "failed", "timed_out"),
+    UniqueConstraint("job", "scheduled_for"),
+    Index("uq_job_runs_manual", "job", "request_id", unique=True, postgresql_where=text("trigger = 'manual'")),
+    Index("ix_job_runs_job_started_at", "job", "started_at"),
+    Index("ix_job_runs_running", "locked_until", postgresql_where=text("status = 'running'")),
+    Index("ix_job_runs_finished_at", "finished_at", postgresql_where=text("status <> 'running'")),
+    schema="platform",
+    comment="One run for a job and a scheduled time; for a queue job, one an invocation",
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("dedup_key", Text, nullable=False, server_default=text("gen_random_uuid()::text")),
+    Column("tenant", Text),
+    moment_of_writing("available_at"),
+    moment("claimed_until"),
+    moment("sent_at"),
+    moment("handled_at"),
+    _count("attempts"),
+    Column("last_error", Text),
+    created_at(),
+    UniqueConstraint("dedup_key"),
+    Index("ix_outbox_unsent", "available_at", "id", postgresql_where=text("sent_at IS NULL")),
+    schema="platform",
+    comment="Messages written with the state change that caused them, and sent after its commit",
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    uuid_key(),
+    Column("job", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("message_id", Text, nullable=False, server_default=text("gen_random_uuid()::text")),
+    # The message's body as it came, which need not be JSON, and must be the same to the letter when it is redriven.
+    Column("payload", Text, info=personal()),
+    Column("attributes", JSONB(none_as_null=True), info=personal()),
+    _count("attempts"),
+    Column("reason", Text, nullable=False, server_default="unknown"),
+    Column("error", Text, info=personal()),
+    Column("traceback", Text, info=personal()),
+    moment_of_writing("dead_at"),
+    moment("resolved_at"),
+    Column("resolution", Text),
+    Column("resolved_by", Text),
+    created_at(),
+    updated_at(),
+    one_of("reason", "failed", "discarded", "timed_out", "unknown"),
+    one_of("resolution", "redriven", "dropped"),
+    UniqueConstraint("queue", "message_id"),
+    Index("ix_dead_letters_unresolved", "job", "dead_at", postgresql_where=text("resolved_at IS NULL")),
+    schema="platform",
+    info={"student": MENTION},
+    comment="Why a message is on its dead-letter queue",
+)
+
+audit_logs = Table(
+    "audit_logs",
+    metadata,
+    uuid_key(),
+    Column("tier", Text, nullable=False, server_default="general"),  # any text: what is no known tier falls back
+    Column("action", Text, nullable=False),
+    Column("actor", Text),
+    Column("subject", Text),
+    moment_of_writing("occurred_at"),
+    Column("details", JSONB(none_as_null=True), info=personal()),
+    Column("archived_to", Text),
+    created_at(),
+    updated_at(),
+    Index("ix_audit_logs_tier_occurred_at", "tier", "occurred_at", "id"),
+    Index(
+        "ix_audit_logs_fallback",
+        "occurred_at",
+        "id",
+        postgresql_where=text("tier NOT IN ('financial', 'student', 'general')"),
+    ),
+    Index("ix_audit_logs_subject", "subject"),
+    schema="platform",
+    info={"student": ("subject",)},
+    comment="Who did what, kept by tier",
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    moment("expires_at", required=True),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="Who holds a job that must not overlap itself, and until when",
+)
