@@ -138,7 +138,10 @@ sessions = Table(
         "due_at",
         moment("due_at").type,
         # timestamptz + interval depends on the session's zone, and so cannot be stored; in UTC it can.
-        Computed("(ends_at AT TIME ZONE 'UTC' + grace_period_minutes * interval '1 minute') AT TIME ZONE 'UTC'"),
+        Computed(
+            "(ends_at AT TIME ZONE 'UTC' + grace_period_minutes * interval '1 minute') AT TIME ZONE 'UTC'",
+            persisted=True,  # PostgreSQL indexes no virtual column
+        ),
         comment="When the lesson counts as over: ends_at + grace_period_minutes",
     ),
     Column("scheduled_for", moment("due_at").type, comment="The one-shot schedule's time in AWS; null: there is none"),
