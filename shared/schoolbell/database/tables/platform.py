@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -55,6 +56,7 @@ job_runs = Table(
     Column("traceback", Text),
     Column("request_id", Text),
     Column("dry_run", Boolean, nullable=False, server_default=text("false")),
+    Column("data", JSONB(none_as_null=True)),  # what a manual run was given
     moment("heartbeat_at"),
     moment("locked_until"),
     created_at(),
@@ -79,6 +81,7 @@ outbox = Table(
     Column("dedup_key", Text, nullable=False, server_default=text("gen_random_uuid()::text")),
     Column("tenant", Text),
     moment_of_writing("available_at"),
+    Column("claimed_by", Uuid),
     moment("claimed_until"),
     moment("sent_at"),
     moment("handled_at"),
@@ -87,6 +90,8 @@ outbox = Table(
     created_at(),
     UniqueConstraint("dedup_key"),
     Index("ix_outbox_unsent", "available_at", "id", postgresql_where=text("sent_at IS NULL")),
+    Index("ix_outbox_claimed", "claimed_by", "id", postgresql_where=text("sent_at IS NULL")),
+    Index("ix_outbox_sent_at", "sent_at", postgresql_where=text("sent_at IS NOT NULL")),
     schema="platform",
     comment="Messages written with the state change that caused them, and sent after its commit",
 )
@@ -156,4 +161,15 @@ leases = Table(
     updated_at(),
     schema="platform",
     comment="Who holds a job that must not overlap itself, and until when",
+)
+
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    moment("reached_at", required=True),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="Up to when a job that works on what has changed since its last run has seen the changes",
 )

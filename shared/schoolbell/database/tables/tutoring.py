@@ -158,8 +158,9 @@ sessions = Table(
         "due_at",
         postgresql_where=text("status = 'scheduled' AND scheduled_for IS DISTINCT FROM due_at"),
     ),
-    Index("ix_sessions_student_id_starts_at", "student_id", "starts_at"),
-    Index("ix_sessions_teacher_id_starts_at", "teacher_id", "starts_at"),
+    # Both cover what the nightly and hourly scans read, so that they never visit the table.
+    Index("ix_sessions_student_id_starts_at", "student_id", "starts_at", postgresql_include=["status"]),
+    Index("ix_sessions_teacher_id_starts_at", "teacher_id", "starts_at", postgresql_include=["status", "student_id"]),
     Index("ix_sessions_with_content", "teacher_id", "ends_at", postgresql_where=text("content IS NOT NULL")),
     schema="tutoring",
 )
@@ -282,12 +283,23 @@ lifecycle_signals = Table(
     Column("kind", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("details", JSONB(none_as_null=True), info=personal()),
+    moment("ended_at"),
     created_at(),
     updated_at(),
     one_of("kind", "gap", "churn", "enrollment_expiring", "streak"),
-    UniqueConstraint("student_id", "kind", "period"),
+    Index(
+        "uq_lifecycle_signals_standing",
+        "teacher_id",
+        "student_id",
+        "kind",
+        "period",
+        unique=True,
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     Index("ix_lifecycle_signals_teacher_id_created_at", "teacher_id", "created_at"),
+    Index("ix_lifecycle_signals_student_id", "student_id"),
     schema="tutoring",
+    comment="A signal stands until ended_at; what period is for each kind stands in docs/lifecycle-signals.md",
 )
 
 content_items = Table(
@@ -313,9 +325,14 @@ content_events = Table(
     Column("seconds", Integer),
     created_at(),
     one_of("kind", "view", "download", "assignment"),
-    Index("ix_content_events_item_id_occurred_at", "item_id", "occurred_at"),
-    Index("ix_content_events_occurred_at", "occurred_at"),
-    Index("ix_content_events_created_at", "created_at"),
+    Index(
+        "ix_content_events_item_id_occurred_at",
+        "item_id",
+        "occurred_at",
+        postgresql_include=["kind", "student_id", "seconds"],
+    ),
+    Index("ix_content_events_occurred_at", "occurred_at", postgresql_include=["item_id"]),
+    Index("ix_content_events_created_at", "created_at", postgresql_include=["item_id"]),
     schema="tutoring",
 )
 
@@ -509,7 +526,6 @@ metric_alert_states = Table(
     Column("breached", Boolean, nullable=False, server_default=text("false")),
     Column("value", Double),
     moment("changed_at"),
-    moment("checked_at"),
     created_at(),
     updated_at(),
     schema="tutoring",
