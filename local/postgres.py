@@ -213,7 +213,7 @@ class Postgres:
             return []
 
     def _process_id(self) -> int | None:
-        """The server's process, if it lives: a crash leaves the file, and the number may be another process's by now."""
+        """The server's process, if it lives: a crash leaves the file, and its number may be another's by now."""
         status = self._status_file()
         if not status or not status[0].isdigit():
             return None

@@ -1,0 +1,87 @@
+"""The migrations of the database, with Alembic, started from Python: there is no alembic.ini.
+
+They go forward only. `upgrade` applies them. After a change of the tables' declarations, `generate` writes the next
+one, to be reviewed by hand: Alembic sees tables, columns, indexes and foreign keys, but no change of a CHECK, and not
+the trigger that each table with `updated_at` needs. `tests/integration/platform/test_migrations.py` sees both.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+SCHEMA: Final = "platform"
+"""Where Alembic's own table, `alembic_version`, stands."""
+
+_LOCK: Final = 5_704_361_209  # any number that nothing else in the database locks
+
+
+class Upgrade(NamedTuple):
+    """Which revision the database was at, None when it was empty, and which it is at now."""
+
+    before: str | None
+    after: str | None
+
+
+def upgrade(connection: Connection) -> Upgrade:
+    """Applies the migrations that are missing, each in a transaction of its own; when there are none, it does nothing.
+
+    Two upgrades at once are safe: the second waits for the first, and finds nothing left to do.
+
+    Args:
+        connection: a connection without a transaction, whose user may create schemas.
+    """
+    with _alone(connection):
+        if connection.scalar(text("SELECT to_regnamespace(:schema)::text"), {"schema": SCHEMA}) is None:
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        connection.commit()
+        before = revision(connection)
+        command.upgrade(_configuration(connection), "head")
+        return Upgrade(before, revision(connection))
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision that the database is at, None when no migration was applied."""
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    found = context.get_current_revision()
+    connection.commit()
+    return found
+
+
+def generate(connection: Connection, message: str, number: str) -> Path:
+    """Writes a migration from the database, upgraded, to the tables as they are declared, and returns its file.
+
+    Args:
+        connection: a connection to a database that has all the migrations so far.
+        message: what the migration does, in a few words.
+        number: the revision's name, e.g. "0002".
+    """
+    script = command.revision(_configuration(connection), message, autogenerate=True, rev_id=number)
+    if script is None or isinstance(script, list):
+        raise RuntimeError(f"no migration was written for {message!r}")
+    return Path(script.path)
+
+
+def _configuration(connection: Connection) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    # A lock of the session, since each migration commits. It pins a proxied connection, which a migration may.
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+        connection.commit()
