@@ -12,6 +12,7 @@ TOUCHED = (
     "platform.dead_letters",
     "platform.job_runs",
     "platform.leases",
+    "platform.watermarks",
     "tutoring.calendar_connections",
     "tutoring.contact_log",
     "tutoring.content_analytics_cache",
@@ -251,6 +252,16 @@ def create_tables() -> None:
         postgresql_where=sa.text("sent_at IS NULL"),
     )
     op.create_table(
+        "watermarks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("reached_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_watermarks"),
+        schema="platform",
+        comment="Up to when a job that works on what has changed since its last run has seen the changes",
+    )
+    op.create_table(
         "teachers",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -438,11 +449,27 @@ def create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_content_events"),
         schema="tutoring",
     )
-    op.create_index("ix_content_events_created_at", "content_events", ["created_at"], schema="tutoring")
     op.create_index(
-        "ix_content_events_item_id_occurred_at", "content_events", ["item_id", "occurred_at"], schema="tutoring"
+        "ix_content_events_created_at",
+        "content_events",
+        ["created_at"],
+        schema="tutoring",
+        postgresql_include=["item_id"],
     )
-    op.create_index("ix_content_events_occurred_at", "content_events", ["occurred_at"], schema="tutoring")
+    op.create_index(
+        "ix_content_events_item_id_occurred_at",
+        "content_events",
+        ["item_id", "occurred_at"],
+        schema="tutoring",
+        postgresql_include=["kind", "student_id", "seconds"],
+    )
+    op.create_index(
+        "ix_content_events_occurred_at",
+        "content_events",
+        ["occurred_at"],
+        schema="tutoring",
+        postgresql_include=["item_id"],
+    )
     op.create_table(
         "drive_file_copies",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -519,6 +546,7 @@ def create_tables() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("period", sa.Text(), nullable=False),
         sa.Column("details", postgresql.JSONB()),
+        sa.Column("ended_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
@@ -527,14 +555,23 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_lifecycle_signals_student_id"),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_lifecycle_signals_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_lifecycle_signals"),
-        sa.UniqueConstraint("student_id", "kind", "period", name="uq_lifecycle_signals_student_id_kind_period"),
         schema="tutoring",
+        comment="A signal stands until ended_at; what period is for each kind stands in docs/lifecycle-signals.md",
     )
+    op.create_index("ix_lifecycle_signals_student_id", "lifecycle_signals", ["student_id"], schema="tutoring")
     op.create_index(
         "ix_lifecycle_signals_teacher_id_created_at",
         "lifecycle_signals",
         ["teacher_id", "created_at"],
         schema="tutoring",
+    )
+    op.create_index(
+        "uq_lifecycle_signals_standing",
+        "lifecycle_signals",
+        ["teacher_id", "student_id", "kind", "period"],
+        unique=True,
+        schema="tutoring",
+        postgresql_where=sa.text("ended_at IS NULL"),
     )
     op.create_table(
         "metric_alert_states",
@@ -542,7 +579,6 @@ def create_tables() -> None:
         sa.Column("breached", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("value", sa.Double()),
         sa.Column("changed_at", sa.DateTime(timezone=True)),
-        sa.Column("checked_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(
@@ -637,8 +673,20 @@ def create_tables() -> None:
     op.create_index(
         "ix_sessions_due", "sessions", ["due_at"], schema="tutoring", postgresql_where=sa.text("status = 'scheduled'")
     )
-    op.create_index("ix_sessions_student_id_starts_at", "sessions", ["student_id", "starts_at"], schema="tutoring")
-    op.create_index("ix_sessions_teacher_id_starts_at", "sessions", ["teacher_id", "starts_at"], schema="tutoring")
+    op.create_index(
+        "ix_sessions_student_id_starts_at",
+        "sessions",
+        ["student_id", "starts_at"],
+        schema="tutoring",
+        postgresql_include=["status"],
+    )
+    op.create_index(
+        "ix_sessions_teacher_id_starts_at",
+        "sessions",
+        ["teacher_id", "starts_at"],
+        schema="tutoring",
+        postgresql_include=["status", "student_id"],
+    )
     op.create_index(
         "ix_sessions_unscheduled",
         "sessions",
