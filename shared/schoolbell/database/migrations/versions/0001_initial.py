@@ -104,6 +104,13 @@ def create_tables() -> None:
         comment="Who did what, kept by tier",
     )
     op.create_index(
+        "ix_audit_logs_archived",
+        "audit_logs",
+        ["tier", "occurred_at", "id"],
+        schema="platform",
+        postgresql_where=sa.text("archived_to IS NOT NULL"),
+    )
+    op.create_index(
         "ix_audit_logs_fallback",
         "audit_logs",
         ["occurred_at", "id"],
@@ -111,7 +118,13 @@ def create_tables() -> None:
         postgresql_where=sa.text("tier NOT IN ('financial', 'student', 'general')"),
     )
     op.create_index("ix_audit_logs_subject", "audit_logs", ["subject"], schema="platform")
-    op.create_index("ix_audit_logs_tier_occurred_at", "audit_logs", ["tier", "occurred_at", "id"], schema="platform")
+    op.create_index(
+        "ix_audit_logs_unarchived",
+        "audit_logs",
+        ["tier", "occurred_at", "id"],
+        schema="platform",
+        postgresql_where=sa.text("archived_to IS NULL"),
+    )
     op.create_table(
         "dead_letters",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
