@@ -1,0 +1,1 @@
+"""What jobs of the tutoring domain share: lessons, planned messages, waiting lists."""

@@ -1,0 +1,385 @@
+"""Rows that are due once, and the schedule that each of them has: a lesson's end, a message to send.
+
+The row is the truth; its schedule in EventBridge Scheduler has to follow it, through events that come twice, late, out
+of order and at the same time. `scheduled_for` on the row is the time that the schedule was last set to. Setting one is
+
+    read what the row wants ──▶ set or delete the schedule ──▶ write `scheduled_for`, if the row still wants that
+              ▲                                                                │ it wants something else by now
+              └────────────────────────────────────────────────────────────────┘
+
+so whoever set a schedule last has looked at the row afterwards, and a schedule that was set from an old reading is set
+again by the one who set it. What is lost all the same (an event that was never sent, a schedule that never went off)
+the sweeps find: a due row that still waits, and a row whose `scheduled_for` is not the time at which it is due.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    column,
+    func,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from schoolbell import schedules
+from schoolbell.database.tables.tutoring import scheduled_messages, sessions
+from schoolbell.jobs import Batch, Chunk, Cursor, JobContext, Message, Payload
+from schoolbell.jobs.outcomes import LONGEST_SNOOZE
+from schoolbell.schedules import TOO_LATE, OneShot
+
+ROUNDS: Final = 5
+"""How often a row may change under the hands of the one who sets its schedule, before that is left for later."""
+
+CHUNK: Final = 2_000
+"""Rows a transaction of a sweep."""
+
+
+@dataclass(frozen=True)
+class OneShots:
+    """A table whose rows are due once."""
+
+    table: Table
+    due_at: ColumnElement[datetime]
+    waiting: str
+    """The status of a row that is still to come."""
+    name: str
+    """What the names of schedules and of outbox messages begin with."""
+    key: str
+    """The field of a payload that carries the row's id."""
+    job: str
+    """The queue job that is rung when a row is due."""
+    events: str
+    """The queue job that sets a row's schedule."""
+    moved: str
+    """The type of the event that says that a row's time has changed."""
+
+    def schedule_name(self, row: UUID) -> str:
+        """The name of a row's schedule, e.g. `session-0198…`."""
+        return f"{self.name}-{row}"
+
+    @property
+    def wanted(self) -> ColumnElement[datetime | None]:
+        """SQL: the time for which a row should have a schedule, NULL for none."""
+        return case((self.table.c.status == self.waiting, self.due_at), else_=null())
+
+
+SESSION_ENDS: Final = OneShots(
+    table=sessions,
+    due_at=sessions.c.due_at,
+    waiting="scheduled",
+    name="session",
+    key="session_id",
+    job="tutoring.auto-complete",
+    events="tutoring.session-events",
+    moved="session.rescheduled",
+)
+
+MESSAGES: Final = OneShots(
+    table=scheduled_messages,
+    due_at=scheduled_messages.c.send_at,
+    waiting="pending",
+    name="message",
+    key="message_id",
+    job="tutoring.scheduled-messages",
+    events="tutoring.message-events",
+    moved="message.scheduled",
+)
+
+
+class StillChanging(Exception):
+    """A row changed each time its schedule was set."""
+
+
+class _Wanted(NamedTuple):
+    due: datetime | None
+    """When the row is due, if it still waits."""
+    seen: datetime | None
+    """What `scheduled_for` said."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of the schedules of some rows."""
+
+    unknown: set[UUID] = field(default_factory=set)
+    scheduled: set[UUID] = field(default_factory=set)
+    unscheduled: set[UUID] = field(default_factory=set)
+    sent: set[UUID] = field(default_factory=set)
+    """Those due so soon, or so long ago, that they go straight onto the queue."""
+    failed: dict[UUID, Exception] = field(default_factory=dict)
+
+
+def settle(job: JobContext, kind: OneShots, causes: Mapping[UUID, str]) -> Settled:
+    """Makes the schedules of these rows what the rows say, whatever happens to the rows meanwhile.
+
+    Args:
+        job: the run.
+        kind: the table.
+        causes: why, by row: the id of the message that asks for it, so that its second delivery sends nothing new.
+    """
+    settled = Settled()
+    left = set(causes)
+    for _ in range(ROUNDS):
+        if not left:
+            return settled
+        rows = _read(job, kind, left)
+        settled.unknown |= left - rows.keys()
+        wanted = {kind.schedule_name(row): _one_shot(job, kind, row, rows.get(row)) for row in left}
+        failures = schedules.arrange(wanted, job.settings)
+        settled.failed |= {row: error for row in left if (error := failures.get(kind.schedule_name(row)))}
+        arranged = {row: wants for row, wants in rows.items() if row not in settled.failed}
+        left = arranged.keys() - _write_down(job, kind, arranged, causes, settled)
+    settled.failed.update((row, StillChanging(f"{kind.key} {row} changed {ROUNDS} times")) for row in left)
+    return settled
+
+
+def follow[P: Payload](job: JobContext, batch: Batch[P], kind: OneShots, row_of: Callable[[P], UUID]) -> Settled:
+    """Settles the rows that the events of a batch are about, and says of each message what became of it."""
+    causes: dict[UUID, str] = {}
+    for message in batch.messages:
+        causes.setdefault(row_of(message.payload), message.id)
+    settled = settle(job, kind, causes)
+    if not settled.unknown and not settled.failed:
+        return settled
+    for message in batch.messages:
+        row = row_of(message.payload)
+        if row in settled.unknown:
+            batch.discard(message, f"{kind.key} {row} does not exist")
+        elif error := settled.failed.get(row):
+            if schedules.is_throttled(error):
+                batch.snooze(message, timedelta(seconds=random.uniform(5, 60)))  # noqa: S311
+            else:
+                batch.fail(message, error)
+    return settled
+
+
+def _one_shot(job: JobContext, kind: OneShots, row: UUID, wanted: _Wanted | None) -> OneShot | None:
+    if wanted is None or wanted.due is None or _is_too_late(job, wanted.due):
+        return None
+    return OneShot(wanted.due, kind.job, {kind.key: str(row)}, is_move=wanted.seen is not None)
+
+
+def _is_too_late(job: JobContext, due: datetime) -> bool:
+    return due < job.now + TOO_LATE
+
+
+def _read(job: JobContext, kind: OneShots, rows: Iterable[UUID]) -> dict[UUID, _Wanted]:
+    table = kind.table
+    statement = select(table.c.id, kind.wanted, table.c.scheduled_for).where(table.c.id.in_(_ids()))
+    with job.transaction() as connection:
+        found = connection.execute(statement, {"ids": [str(row) for row in rows]}).all()
+    return {row: _Wanted(due, seen) for row, due, seen in found}
+
+
+def _write_down(
+    job: JobContext, kind: OneShots, arranged: Mapping[UUID, _Wanted], causes: Mapping[UUID, str], settled: Settled
+) -> set[UUID]:
+    """Writes what the schedules are now onto the rows that still want that, and returns which those are."""
+    if not arranged:
+        return set()
+    table = kind.table
+    given = (
+        func.json_to_recordset(bindparam("rows", type_=JSON))
+        .table_valued(column("id", Uuid), column("due", DateTime(True)), column("seen", DateTime(True)))
+        .render_derived(name="given", with_types=True)
+    )
+    statement = (
+        update(table)
+        .values(scheduled_for=given.c.due)
+        .where(
+            table.c.id == given.c.id,
+            kind.wanted.is_not_distinct_from(given.c.due),
+            or_(
+                table.c.scheduled_for.is_not_distinct_from(given.c.seen),
+                table.c.scheduled_for.is_not_distinct_from(given.c.due),
+            ),
+        )
+        .returning(table.c.id)
+    )
+    listed = [
+        {"id": str(row), "due": _text(wanted.due), "seen": _text(wanted.seen)} for row, wanted in arranged.items()
+    ]
+    with job.transaction() as connection:
+        written = set(connection.execute(statement, {"rows": listed}).scalars())
+        sent = {row: due for row in written if (due := arranged[row].due) and _is_too_late(job, due)}
+        _send(
+            job,
+            connection,
+            kind.job,
+            [
+                _outgoing({kind.key: str(row)}, f"{kind.name}-due/{row}/{causes[row]}", available_at=due)
+                for row, due in sent.items()
+            ],
+        )
+    settled.sent |= sent.keys()
+    settled.unscheduled |= {row for row in written if arranged[row].due is None}
+    settled.scheduled |= written - settled.sent - settled.unscheduled
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class Overlooked:
+    """Rows that were on the queue and could not be done."""
+
+    unknown: frozenset[UUID] = frozenset()
+    early: Mapping[UUID, datetime] = field(default_factory=dict)
+    """Rows that still wait, and when they are due."""
+
+
+def overlooked(connection: Connection, kind: OneShots, rows: Iterable[UUID]) -> Overlooked:
+    """Which of these rows do not exist or still wait; to be asked after those that are due have been done."""
+    given = (
+        func.json_array_elements_text(bindparam("ids", type_=JSON)).table_valued("value").render_derived(name="given")
+    )
+    given_id = given.c.value.cast(Uuid)
+    table = kind.table
+    statement = (
+        select(given_id, table.c.id.is_(None), kind.due_at)
+        .select_from(given.outerjoin(table, table.c.id == given_id))
+        .where(or_(table.c.id.is_(None), table.c.status == kind.waiting))
+    )
+    found = connection.execute(statement, {"ids": [str(row) for row in rows]}).all()
+    return Overlooked(
+        unknown=frozenset(row for row, is_unknown, _ in found if is_unknown),
+        early={row: due for row, is_unknown, due in found if not is_unknown},
+    )
+
+
+def put_off[P: Payload](
+    job: JobContext,
+    connection: Connection,
+    batch: Batch[P],
+    kind: OneShots,
+    row_of: Callable[[P], UUID],
+    missed: Overlooked,
+) -> None:
+    """Says of the messages whose rows could not be done what is to become of them.
+
+    Rows that do not exist are discarded. One that is due within SQS's longest delay waits on its queue. Of a later one
+    the schedule, which has gone off, is set again by those who set schedules: through the outbox, in this transaction.
+    """
+    again: dict[UUID, Message[P]] = {}
+    for message in batch.messages:
+        row = row_of(message.payload)
+        if row in missed.unknown:
+            batch.discard(message, f"{kind.key} {row} does not exist")
+        elif due := missed.early.get(row):
+            if due <= job.now + LONGEST_SNOOZE:
+                batch.snooze(message, due - job.now)
+            else:
+                again.setdefault(row, message)
+    _send(
+        job,
+        connection,
+        kind.events,
+        [
+            _outgoing({"type": kind.moved, kind.key: str(row)}, f"{kind.name}-early/{message.id}")
+            for row, message in again.items()
+        ],
+    )
+
+
+def overdue(connection: Connection, kind: OneShots, now: datetime) -> list[UUID]:
+    """A chunk of the rows that still wait though they are due, the oldest first."""
+    statement = (
+        select(kind.table.c.id)
+        .where(kind.table.c.status == kind.waiting, kind.due_at <= now)
+        .order_by(kind.due_at)
+        .limit(CHUNK)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def ask_for_schedules(job: JobContext, kind: OneShots) -> Callable[[Connection, Cursor], Chunk | None]:
+    """The step of a sweep that has the schedules set of rows to come whose schedule is missing, or at another time.
+
+    What has been asked for is not asked for again in the same hour: setting hundreds of thousands takes a while.
+    """
+    table = kind.table
+    hour = f"{job.now:%Y%m%dT%H}"
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        statement = (
+            select(table.c.id, kind.due_at)
+            .where(
+                table.c.status == kind.waiting,
+                table.c.scheduled_for.is_distinct_from(kind.due_at),
+                kind.due_at > job.now,
+            )
+            .order_by(kind.due_at, table.c.id)
+            .limit(CHUNK)
+        )
+        if cursor:
+            last_due, last_id = cursor
+            statement = statement.where(
+                tuple_(kind.due_at, table.c.id) > tuple_(datetime.fromisoformat(last_due), UUID(last_id))
+            )
+        found = connection.execute(statement).all()
+        if not found:
+            return None
+        asked = _send(
+            job,
+            connection,
+            kind.events,
+            [
+                _outgoing(
+                    {"type": kind.moved, kind.key: str(row)},
+                    f"{kind.name}-sweep/{row}/{due.timestamp():.6f}/{hour}",
+                )
+                for row, due in found
+            ],
+        )
+        last = found[-1]
+        return Chunk(cursor=[last[1].isoformat(), str(last[0])], items=asked)
+
+    return step
+
+
+def _outgoing(payload: Mapping[str, str], dedup_key: str, *, available_at: datetime | None = None) -> dict[str, Any]:
+    return {"payload": dict(payload), "dedup_key": dedup_key, "available_at": _text(available_at)}
+
+
+def _send(job: JobContext, connection: Connection, destination: str, messages: list[dict[str, Any]]) -> int:
+    """Writes messages to the outbox in one statement, and returns how many were new."""
+    if not messages:
+        return 0
+    given = (
+        func.json_to_recordset(bindparam("messages", messages, type_=JSON))
+        .table_valued(column("payload", JSONB), column("dedup_key", Text), column("available_at", DateTime(True)))
+        .render_derived(name="given", with_types=True)
+    )
+    return job.outbox.send_from(
+        connection,
+        select(
+            bindparam("destination", destination).label("destination"),
+            given.c.payload,
+            given.c.dedup_key,
+            func.coalesce(given.c.available_at, job.now).label("available_at"),
+        ),
+    )
+
+
+def _ids() -> Any:
+    """SQL: the ids in the JSON parameter `ids`."""
+    return select(func.json_array_elements_text(bindparam("ids", type_=JSON)).cast(Uuid))
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
