@@ -25,8 +25,8 @@ class Settings(BaseModel):
     google_token_url: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a token
     # Calls a minute, for a teacher and for all: half of what Google allows a new project or less, since the application
     # calls too. https://developers.google.com/workspace/calendar/api/guides/quota, .../drive/api/guides/limits
-    google_calendar_calls_per_teacher: int = Field(default=300, ge=1)
-    google_calendar_calls_overall: int = Field(default=5_000, ge=1)
+    google_calendar_calls_per_teacher: int = Field(default=300, ge=3)
+    google_calendar_calls_overall: int = Field(default=5_000, ge=3)
     google_drive_calls_per_teacher: int = Field(default=300, ge=1)
     google_drive_calls_overall: int = Field(default=3_000, ge=1)
 

@@ -1,0 +1,97 @@
+"""HTTPS requests with timeouts, on urllib3, which botocore brings anyway."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from ipaddress import ip_address
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+CONNECT_TIMEOUT = timedelta(seconds=3)
+READ_TIMEOUT = timedelta(seconds=20)
+"""Copying a large file is the slowest call: some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By name in lower case."""
+    body: bytes
+
+
+class NoAnswer(Exception):  # raised by an `Http`, and never seen outside this package
+    """There was no connection, or no answer in time."""
+
+
+class Http(Protocol):
+    """Sends requests."""
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        """Sends one request and waits for the answer.
+
+        Raises:
+            NoAnswer: there was none.
+        """
+
+
+class PooledHttp:
+    """Keeps connections open between requests, and between invocations. Follows no redirect and repeats nothing."""
+
+    def __init__(self, connect: timedelta = CONNECT_TIMEOUT, read: timedelta = READ_TIMEOUT) -> None:
+        self._connect = connect
+        self._read = read
+        self._pool: Any = None
+        self._making = threading.Lock()
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        from urllib3.exceptions import HTTPError
+
+        try:
+            response = self._pooled().request(
+                method, url, headers=dict(headers), body=body, retries=False, redirect=False
+            )
+        except HTTPError as error:
+            raise NoAnswer(type(error).__name__) from None  # the text of urllib3's errors repeats the address
+        answered = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, answered, response.data)
+
+    def _pooled(self) -> Any:
+        import urllib3
+
+        with self._making:
+            if self._pool is None:
+                timeout = urllib3.Timeout(connect=self._connect.total_seconds(), read=self._read.total_seconds())
+                self._pool = urllib3.PoolManager(timeout=timeout, maxsize=4)
+            return self._pool
+
+
+@cache
+def shared_http() -> PooledHttp:
+    """The connections of this execution environment."""
+    return PooledHttp()
+
+
+def checked_url(url: str) -> str:
+    """An address to send tokens to: HTTPS, or this machine's own.
+
+    Raises:
+        ValueError: the address is neither, or is no address.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.query or parts.fragment or not parts.hostname:
+        raise ValueError("expected an address like https://host/path")
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        return url.rstrip("/")
+    raise ValueError(f"expected https, which only an address of this machine may do without, got {parts.scheme}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
