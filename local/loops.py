@@ -2,8 +2,8 @@
 
 The SAM CLI has an expansion of its own, but it also resolves every `Fn::Sub` as far as it can and forgets that the rest
 was one, so that what it returns cannot be deployed. The emulator has one too, but not for nested stacks. This one knows
-what the project's templates use: the identifier in keys, in `Fn::Sub`, in `Ref`, and in `Ref` and `Fn::GetAtt` by way of
-`Fn::Sub`.
+what the project's templates use: the identifier in keys, in `Fn::Sub`, in `Ref`, and in `Ref` and `Fn::GetAtt` by way
+of `Fn::Sub`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,0 +1,99 @@
+# Schoolbell. `make` lists what can be asked for. Nothing but Python 3.13 and make is needed; tools go below .venv.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+export ARCHITECTURE := $(if $(filter x86_64 amd64,$(shell uname -m)),x86_64,arm64)
+export SAM_CLI_TELEMETRY := 0
+
+dev := .venv/dev
+python := $(dev)/bin/python
+stack := .venv/dev/.ready .venv/sam/.ready .venv/emulator/.ready
+
+##@ The stack on this machine
+up: $(stack)  ## Start it, or bring it up to date with the code (AUTH=true enforces IAM)
+	@$(python) -m local up
+
+down: $(stack)  ## Stop it; the database's data stay
+	@$(python) -m local down
+
+status: $(stack)  ## What is running, and where
+	@$(python) -m local status
+
+logs: $(stack)  ## The functions' logs: FOLLOW=1 to go on, JOB=tutoring-auto-complete for one
+	@$(python) -m local logs $(if $(FOLLOW),--follow) $(JOB)
+
+demo: $(stack)  ## See all jobs at work
+	@$(python) -m local.demo
+
+##@ Working on it
+test: $(stack) .venv/checkov/.ready build  ## Run all tests (ARGS='-k waitlist' for some)
+	@$(python) -m pytest $(ARGS)
+
+lint: .venv/dev/.ready  ## Check style, types and the imports between packages
+	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy && $(dev)/bin/lint-imports
+
+bench: $(stack) build  ## Measure; the table is kept in benchmarks/RESULTS.md
+	@$(python) -m benchmarks
+
+build: $(stack)  ## Build the layers and functions for this machine's processor
+	@$(python) -m local build
+
+lock: .venv/bootstrap/.ready  ## Pin the newest versions of everything anew
+	@$(foreach r,$(requirements),$(compile) --upgrade $(r) --output-file $(r:.in=.txt) $(call options,$(r)) && ) true
+
+clean: ## Stop the stack; delete its data, all that was built, and the tools
+	@if [ -x $(python) ]; then $(python) -m local down --purge; fi
+	rm -rf .venv .aws-sam .local
+
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+		/^[a-z]+:.*## / {printf "  \033[36mmake %-8s\033[0m %s\n", substr($$1, 1, index($$1 ":", ":") - 1), $$2}' $(MAKEFILE_LIST); echo
+
+# The tools' environments: made when they are missing, and again when what is pinned changes
+
+# uv is five times as fast as pip, which takes over where uv does not know the way to a package index and pip does.
+.venv/%/.ready: requirements/%.txt .venv/bootstrap/.ready
+	@$(find_python) \
+	echo "Installing .venv/$*"; \
+	rm -rf .venv/$*; \
+	"$$found" -m venv .venv/$* || exit 1; \
+	.venv/bootstrap/bin/uv pip install --quiet --python .venv/$*/bin/python --compile-bytecode $(pinned) || \
+		.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check $(pinned) || exit 1; \
+	touch $@
+
+.venv/bootstrap/.ready: requirements/bootstrap.txt
+	@$(find_python) \
+	rm -rf .venv/bootstrap; \
+	"$$found" -m venv .venv/bootstrap || exit 1; \
+	.venv/bootstrap/bin/python -m pip install --quiet --disable-pip-version-check $(pinned) || exit 1; \
+	touch $@
+
+pinned = --require-hashes --no-deps --requirement $<
+
+define find_python
+found=; \
+for candidate in python3.13 python3 $$HOME/.pyenv/versions/3.13*/bin/python3.13 \
+		$$HOME/.local/share/uv/python/cpython-3.13*/bin/python3.13 /usr/local/bin/python3.13 /opt/*/bin/python3.13; do \
+	if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then \
+		found=$$candidate; break; \
+	fi; \
+done; \
+if [ -z "$$found" ]; then \
+	echo "Python 3.13 with its venv module is needed, and neither PATH nor pyenv nor uv has it." >&2; exit 1; \
+fi;
+endef
+
+requirements := layers/runtime/requirements.in layers/google/requirements.in layers/migrations/requirements.in \
+	requirements/bootstrap.in requirements/emulator.in requirements/sam.in requirements/checkov.in requirements/dev.in
+compile = .venv/bootstrap/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	--python-version 3.13 --python-platform x86_64-manylinux_2_28
+# A layer holds what the runtime layer doesn't, and the tests run on the very versions of the layers.
+options = $(if $(filter layers/google/% layers/migrations/% requirements/dev.in,$(1)),-c layers/runtime/requirements.txt) \
+	$(if $(filter requirements/dev.in,$(1)),-c layers/google/requirements.txt -c layers/migrations/requirements.txt) \
+	$(if $(filter layers/migrations/%,$(1)),--no-emit-package sqlalchemy --no-emit-package typing-extensions)
+
+.PHONY: up down status logs demo test lint bench build lock clean help
+.PRECIOUS: .venv/%/.ready

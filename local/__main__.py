@@ -1,0 +1,70 @@
+"""The embedded stack's commands: ``python -m local up | down | status | logs | build``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from local import bundle, stack
+from local.bundle import CommandError
+from local.home import DEFAULT_HOME, Home
+from local.logs import show_logs
+from local.postgres import PostgresError
+from local.processes import ProcessError, alive
+from local.progress import CONSOLE, step
+
+
+def main() -> int:
+    """Run one command. Returns the exit code."""
+    options = parser().parse_args()
+    try:
+        return command(options)
+    except (CommandError, ProcessError, PostgresError) as failure:
+        CONSOLE.print(str(failure), style="red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--home", type=Path, default=DEFAULT_HOME, help="where the instance keeps its files")
+    result = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = result.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", parents=[shared], help="start it, or bring it up to date with the code")
+    up.add_argument("--stack", default="schoolbell", help="the stack's name")
+    down = commands.add_parser("down", parents=[shared], help="stop it")
+    down.add_argument("--purge", action="store_true", help="delete the database's data too")
+    commands.add_parser("status", parents=[shared], help="what is running")
+    logs = commands.add_parser("logs", parents=[shared], help="the functions' logs")
+    logs.add_argument("function", nargs="?", default="", help="part of a function's name")
+    logs.add_argument("--follow", action="store_true", help="go on with new records")
+    commands.add_parser("build", parents=[shared], help="build the layers and functions")
+    return result
+
+
+def command(options: argparse.Namespace) -> int:
+    """Carry out what was asked."""
+    home = Home(options.home)
+    match options.command:
+        case "up":
+            stack.up(home, options.stack, enforce_iam=os.environ.get("AUTH", "").lower() in ("1", "true", "yes"))
+        case "down":
+            stack.down(home, purge=options.purge)
+        case "status":
+            return 0 if stack.status(home) else 1
+        case "logs":
+            state = home.state()
+            if not alive(state.processes.get("emulator")):
+                raise CommandError("The stack is not running: make up")
+            show_logs(state.stack, state.ports["emulator"], options.function, follow=options.follow)
+        case "build":
+            with step("Build") as current:
+                bundle.build()
+                current.note = f"for {bundle.architecture()}, in {bundle.BUILT}"
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Deploying the bundle to the emulator, and what must be there before and after."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from local.bundle import EXPANDED, CommandError, architecture, sam
+from local.emulator import client, endpoint
+
+ARTIFACTS = "schoolbell-artifacts"  # as samconfig.toml has it
+
+
+def deploy(stack: str, port: int, parameters: Mapping[str, str]) -> None:
+    """Create or update the stack with the real SAM CLI, then migrate the database.
+
+    Raises:
+        CommandError: with what the SAM CLI, CloudFormation or the migration said.
+    """
+    with suppress(ClientError):
+        client("s3", port).create_bucket(Bucket=ARTIFACTS)
+    template = EXPANDED / "template.json"
+    declared = json.loads(template.read_text())["Parameters"]
+    given = {name: value for name, value in parameters.items() if name in declared}
+    try:
+        sam(
+            "deploy",
+            *("--template-file", str(template), "--config-env", "local", "--stack-name", stack),
+            *("--parameter-overrides", *(f"{name}={value}" for name, value in given.items())),
+            endpoint=endpoint(port),
+        )
+    except CommandError as failure:
+        raise CommandError("\n".join([str(failure), *failures(stack, port)])) from None
+
+
+def failures(stack: str, port: int) -> list[str]:
+    """What CloudFormation says went wrong, the nested stacks included, which the SAM CLI does not ask."""
+    cloudformation = client("cloudformation", port)
+    said = []
+    for found in cloudformation.describe_stacks()["Stacks"]:
+        if found["StackName"] == stack or found["StackName"].startswith(f"{stack}-"):
+            for event in cloudformation.describe_stack_events(StackName=found["StackId"])["StackEvents"]:
+                if event["ResourceStatus"].endswith("FAILED"):
+                    reason = event.get("ResourceStatusReason", "")
+                    said.append(f"{found['StackName']} {event['LogicalResourceId']}: {reason}")
+    return said
+
+
+def migrate(stack: str, port: int) -> Any:
+    """Bring the database up to date, as an operator would: by invoking the function. Returns its answer.
+
+    Raises:
+        CommandError: it failed.
+    """
+    function = f"{stack}-platform-migrate"
+    try:
+        response = client("lambda", port).invoke(FunctionName=function, Payload=b"{}")
+    except ClientError as failure:
+        raise CommandError(f"{function}: {failure}") from None
+    answer = json.loads(response["Payload"].read() or b"null")
+    if "FunctionError" in response:
+        raise CommandError(f"{function} failed: {json.dumps(answer, indent=2)}")
+    return answer
+
+
+def parameters(database_secret: str, sandbox: str) -> dict[str, str]:
+    """The parameters of the stack on this machine."""
+    return {
+        "Architecture": architecture(),
+        "DatabaseSecretArn": database_secret,
+        "GoogleCalendarUrl": f"{sandbox}/calendar/v3",
+        "GoogleDriveUrl": f"{sandbox}/drive/v3",
+        "GoogleTokenUrl": f"{sandbox}/token",
+    }
+
+
+def put_database_secret(stack: str, port: int, url: str) -> str:
+    """Keep the database's address where the functions look for it. Returns the secret's ARN."""
+    parts = urlsplit(url)
+    text = json.dumps(
+        {
+            "engine": "postgres",
+            "host": parts.hostname,
+            "port": parts.port,
+            "username": parts.username,
+            "password": parts.password,
+            "dbname": parts.path.lstrip("/"),
+            "sslmode": "disable",  # the server listens on the loopback only
+        }
+    )
+    secrets = client("secretsmanager", port)
+    try:
+        return str(secrets.create_secret(Name=f"{stack}/database", SecretString=text)["ARN"])
+    except secrets.exceptions.ResourceExistsException:
+        return str(secrets.put_secret_value(SecretId=f"{stack}/database", SecretString=text)["ARN"])
+
+
+def fingerprint(bundle: str, parameters: Mapping[str, str]) -> str:
+    """What tells one deployment from another."""
+    return hashlib.sha256(json.dumps([bundle, dict(parameters)], sort_keys=True).encode()).hexdigest()

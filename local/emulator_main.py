@@ -1,0 +1,376 @@
+"""The AWS emulator (ministack), brought closer to AWS where these jobs depend on the difference.
+
+It runs in an environment of its own, which has nothing of this project in it, so it imports nothing from here. Each
+function below says what AWS does; what it replaces belongs to the one version of ministack that
+``requirements/emulator.txt`` pins.
+"""
+
+import contextvars
+import io
+import json
+import os
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
+from ministack.core.responses import set_request_account_id, set_request_region
+from ministack.services import eventbridge, iam, lambda_svc, scheduler, sqs, stepfunctions
+from ministack.services.cloudformation import provisioners, stacks
+
+TICK = 1.0  # seconds between two looks at the schedules and rules; ministack's own is 10
+INVOCATION_PAYLOAD = 6_000_000  # bytes: Lambda's limit, which ends a batch before its BatchSize does
+RECORD_ENVELOPE = 700  # bytes of an SQS record beside its body
+CALLS = {"sqs": "sqs:SendMessage", "lambda": "lambda:InvokeFunction", "states": "states:StartExecution"}
+
+_machine_role: contextvars.ContextVar[str] = contextvars.ContextVar("machine_role", default="")
+_awaited_token: contextvars.ContextVar[str] = contextvars.ContextVar("awaited_token", default="")
+
+
+def role_may(role_arn: str, action: str, resource_arn: str) -> bool:
+    """Whether a role's policies allow a call that a service makes in its name. Always true unless IAM is enforced."""
+    if not app.AUTH:
+        return True
+    account, name = role_arn.split(":")[4], role_arn.rsplit("/", 1)[-1]
+    context = iam_evaluator.EvalContext(
+        principal_arn=f"arn:aws:sts::{account}:assumed-role/{name}/service",
+        principal_type="AssumedRole",
+        principal_account=account,
+        action=action,
+        resource_arn=resource_arn,
+        region=resource_arn.split(":")[3],
+    )
+    boundary = iam_evaluator._permissions_boundary(iam._roles, name, account)
+    policies = iam_evaluator._gather_role_policies(name, account)
+    return bool(iam_evaluator.evaluate(context, policies, *boundary).decision == "Allow")
+
+
+# EventBridge Scheduler: time zones, context attributes, the target's role
+
+
+def next_occurrence(schedule: dict[str, Any], last: float | None) -> float | None:
+    """When a schedule is next due after `last` (seconds since the epoch), in the schedule's own time zone."""
+    expression = schedule["ScheduleExpression"].strip()
+    zone = ZoneInfo(schedule.get("ScheduleExpressionTimezone") or "UTC")
+    if expression.startswith("at("):
+        moment = datetime.fromisoformat(expression[3:-1].strip()).replace(tzinfo=zone).timestamp()
+        return None if moment == last else moment
+    since = schedule["CreationDate"] if last is None else last
+    interval = eventbridge._parse_rate_seconds(expression)
+    if interval is not None:
+        return float(since + interval)
+    fields = eventbridge._parse_cron_fields(expression)
+    return None if fields is None else next_cron(fields, datetime.fromtimestamp(since, zone), zone)
+
+
+def next_cron(fields: tuple[Any, ...], after: datetime, zone: ZoneInfo) -> float | None:
+    """The next moment that matches. As on AWS, a local time that does not exist is skipped; a double one fires once."""
+    wall = after.replace(tzinfo=UTC, fold=0)  # the calendar arithmetic is done on the wall clock
+    while (wall := eventbridge._cron_next_fire(fields, wall)) is not None:
+        moment = wall.replace(tzinfo=zone).astimezone(UTC)
+        if moment.astimezone(zone).replace(tzinfo=UTC, fold=0) == wall and moment > after:
+            return float(moment.timestamp())
+    return None
+
+
+def fire_due_schedules() -> None:
+    """Send each schedule that is due to its target, once for each occurrence."""
+    now = time.time()
+    for key, schedule in list(scheduler._schedules._data.items()):
+        ends = scheduler._to_epoch(schedule.get("EndDate"))
+        starts = scheduler._to_epoch(schedule.get("StartDate"))
+        if schedule["State"] != "ENABLED" or (ends and now > ends) or (starts and now < starts):
+            continue
+        due = next_occurrence(schedule, scheduler._schedule_last_fired.get(key))
+        if due is None or due > now:
+            continue
+        scheduler._schedule_last_fired[key] = due
+        fire(key, schedule, datetime.fromtimestamp(due, UTC))
+        if schedule["ScheduleExpression"].startswith("at(") and schedule["ActionAfterCompletion"] == "DELETE":
+            scheduler._schedules._data.pop(key, None)
+            scheduler._schedule_last_fired.pop(key, None)
+
+
+def fire(key: tuple[str, str, str], schedule: dict[str, Any], due: datetime) -> None:
+    """Deliver one occurrence, with the context attributes of the target's input filled in."""
+    account, region, _ = key
+    target = dict(schedule["Target"])
+    action = CALLS.get(target["Arn"].split(":")[2], "")
+    if not role_may(target["RoleArn"], action, target["Arn"]):
+        scheduler.logger.error("%s: its role may not %s on %s", schedule["Name"], action, target["Arn"])
+        return
+    attributes = {
+        "schedule-arn": schedule["Arn"],
+        "scheduled-time": due.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "execution-id": str(uuid4()),
+        "attempt-number": "1",
+    }
+    for name, value in attributes.items():
+        if target.get("Input"):
+            target["Input"] = target["Input"].replace(f"<aws.scheduler.{name}>", value)
+    set_request_account_id(account)
+    set_request_region(region)
+    event = {
+        "EventId": attributes["execution-id"],
+        "Source": "aws.scheduler",
+        "DetailType": "Scheduled Event",
+        "Detail": "{}",
+        "Time": due.timestamp(),
+        "Resources": [schedule["Arn"]],
+        "Account": account,
+        "Region": region,
+    }
+    eventbridge._invoke_target(target, event, schedule)
+
+
+# SQS event source mappings: batches up to BatchSize
+
+
+def receive_batch(queue_url: str, batch_size: int) -> list[dict[str, Any]]:
+    """Take what is visible, up to the mapping's BatchSize and what one invocation can carry. ministack takes ten."""
+    with sqs._queues_lock:
+        queue = sqs._get_q(queue_url)
+        sqs._expire_retained(queue)
+        sqs._dlq_sweep(queue)
+        now, size, count = time.time(), 0, 0
+        for message in queue["messages"]:
+            if count == batch_size:
+                break
+            if message.get("visible_at", 0) > now:
+                continue
+            size += len(message["body"]) + RECORD_ENVELOPE
+            if count and size > INVOCATION_PAYLOAD:
+                break
+            count += 1
+        if not count:
+            return []
+        taken: list[dict[str, Any]] = sqs._collect_msgs(
+            queue, count, int(queue["attributes"].get("VisibilityTimeout", "30"))
+        )
+        return taken
+
+
+# Step Functions: timeouts that are computed, failed tasks that wait for a token, the machine's role
+
+
+def execute_task(original: Callable[..., Any]) -> Callable[..., Any]:
+    """TimeoutSeconds may be a JSONata expression, or come from the input by TimeoutSecondsPath."""
+
+    def execute(state: dict[str, Any], given: Any, execution: dict[str, Any], context: dict[str, Any]) -> Any:
+        machine = stepfunctions._state_machines.get(context["StateMachine"]["Id"]) or {}
+        _machine_role.set(machine.get("roleArn", ""))
+        if "TimeoutSecondsPath" in state:
+            seconds = stepfunctions._resolve_path_or_ctx(state["TimeoutSecondsPath"], given, context)
+            state = {**state, "TimeoutSeconds": seconds}
+        elif isinstance(state.get("TimeoutSeconds"), str):
+            seconds = stepfunctions._jsonata_state_field(state, "TimeoutSeconds", "number", given, context)
+            state = {**state, "TimeoutSeconds": seconds}
+        return original(state, given, execution, context)
+
+    return execute
+
+
+def await_callback(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember which token the task waits for, so that a failed call can end the wait."""
+
+    def wait(resource: str, given: Any, token: str, state: dict[str, Any]) -> Any:
+        _awaited_token.set(token)
+        try:
+            return original(resource, given, token, state)
+        finally:
+            _awaited_token.set("")
+
+    return wait
+
+
+def call_lambda(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A failed function fails its task, also one that waits for a token; and the machine's role must allow the call."""
+
+    def call(function: str, event: Any) -> Any:
+        role = _machine_role.get()
+        try:
+            if role and not role_may(role, "lambda:InvokeFunction", function):
+                raise stepfunctions._ExecutionError("Lambda.AWSLambdaException", f"{role} may not invoke {function}")
+            return original(function, event)
+        except stepfunctions._ExecutionError as failure:
+            waiting = stepfunctions._task_tokens.get(_awaited_token.get())
+            if waiting:
+                waiting["error"] = {"Error": failure.error, "Cause": failure.cause}
+                waiting["event"].set()
+            raise
+
+    return call
+
+
+# Lambda: a layer is unpacked once, not for each worker
+
+
+class Layers:
+    """The layer versions that functions use, unpacked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._unpacked: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def path(self, layer: str | dict[str, Any]) -> str:
+        """The folder of a layer version."""
+        arn = layer if isinstance(layer, str) else layer["Arn"]
+        with self._lock:
+            if arn not in self._unpacked:
+                folder = self._folder / str(len(self._unpacked))
+                with zipfile.ZipFile(io.BytesIO(lambda_svc._resolve_layer_zip(layer))) as archive:
+                    archive.extractall(folder)
+                self._unpacked[arn] = str(folder)
+            return self._unpacked[arn]
+
+
+def spawn_worker(original: Callable[..., None], layers: Layers) -> Callable[..., None]:
+    """Start a worker on the layers' shared folders."""
+
+    def spawn(worker: Any) -> None:
+        config = worker.config
+        folders = os.pathsep.join(layers.path(layer) for layer in config.get("Layers") or [])
+        variables = (config.get("Environment") or {}).get("Variables") or {}
+        environment = {"Variables": {**variables, "_LAMBDA_LAYERS_DIRS": folders}}
+        worker.config = {**config, "Layers": [], "Environment": environment}
+        try:
+            original(worker)
+        finally:
+            worker.config = config
+
+    return spawn
+
+
+# CloudFormation: nested stacks keep the attributes of what an update leaves alone; stacks tell what becomes of them
+
+
+class Attributes:
+    """What Fn::GetAtt answers for each resource of a nested stack, which ministack forgets when it has not changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def provision(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Remember the attributes of a new resource."""
+
+        def provision(kind: str, logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+            physical_id, attributes = original(kind, logical_id, properties, stack)
+            self._known[stack, physical_id] = attributes
+            return physical_id, attributes
+
+        return provision
+
+    def update(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Give an unchanged resource the attributes that it had."""
+
+        def update(
+            kind: str,
+            physical_id: str,
+            old: dict[str, Any],
+            new: dict[str, Any],
+            stack: str,
+            logical_id: str | None = None,
+            attributes: dict[str, Any] | None = None,
+        ) -> Any:
+            had = attributes or self._known.get((stack, physical_id))
+            now_id, now = original(kind, physical_id, old, new, stack, logical_id, had)
+            self._known[stack, now_id] = now
+            return now_id, now
+
+        return update
+
+
+def stack_event(original: Callable[..., None]) -> Callable[..., None]:
+    """Send "CloudFormation Stack Status Change" to EventBridge, as AWS does at each change."""
+
+    def add(stack_id: str, stack: str, logical_id: str, kind: str, status: str, *rest: Any, **named: Any) -> None:
+        original(stack_id, stack, logical_id, kind, status, *rest, **named)
+        if kind == "AWS::CloudFormation::Stack" and logical_id == stack:
+            detail = {"stack-id": stack_id, "status-details": {"status": status, "status-reason": ""}}
+            eventbridge._dispatch_event(
+                {
+                    "EventId": str(uuid4()),
+                    "Source": "aws.cloudformation",
+                    "DetailType": "CloudFormation Stack Status Change",
+                    "Detail": json.dumps(detail),
+                    "EventBusName": "default",
+                    "Time": time.time(),
+                    "Resources": [stack_id],
+                    "Account": stack_id.split(":")[4],
+                    "Region": stack_id.split(":")[3],
+                }
+            )
+
+    return add
+
+
+# IAM: a schedule's group is part of its ARN
+
+
+def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
+    """The resource of a request. A schedule's ARN names its group, which ministack takes to be the default one."""
+
+    def resolve(
+        service: str,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        query: dict[str, Any],
+        region: str,
+        account: str,
+    ) -> str:
+        arn = original(service, method, path, headers, body, query, region, account)
+        if service != "scheduler" or ":schedule/default/" not in arn:
+            return arn
+        asked = query.get("groupName") or "default"
+        group = asked[0] if isinstance(asked, list) else asked
+        if method in ("POST", "PUT"):
+            group = json.loads(body).get("GroupName", "default")
+        return arn.replace(":schedule/default/", f":schedule/{group}/")
+
+    return resolve
+
+
+# IAM: the loopback counts as secure transport, since the emulator speaks plain HTTP on it
+
+
+def condition_value(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer aws:SecureTransport with true, so that TLS-only policies can be kept in the template."""
+
+    def resolve(key: str, context: Any) -> Any:
+        return "true" if key.lower() == "aws:securetransport" else original(key, context)
+
+    return resolve
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    scheduler._SCHEDULE_TICK_INTERVAL = eventbridge._SCHEDULER_TICK_INTERVAL = TICK
+    scheduler._tick_schedules = fire_due_schedules
+    sqs._receive_messages_for_esm = receive_batch
+    stepfunctions._execute_task = execute_task(stepfunctions._execute_task)
+    stepfunctions._invoke_with_callback = await_callback(stepfunctions._invoke_with_callback)
+    stepfunctions._call_lambda = call_lambda(stepfunctions._call_lambda)
+    iam_evaluator._resolve_condition_key = condition_value(iam_evaluator._resolve_condition_key)
+    iam_actions.extract_resource_arn = resource_arn(iam_actions.extract_resource_arn)
+    attributes = Attributes()
+    provisioners._provision_resource = attributes.provision(provisioners._provision_resource)
+    provisioners._update_resource = attributes.update(provisioners._update_resource)
+    stacks._add_event = stack_event(stacks._add_event)
+    layers = Layers(Path(tempfile.mkdtemp(prefix="layers-")))
+    lambda_runtime.Worker._spawn = spawn_worker(lambda_runtime.Worker._spawn, layers)
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Processes that outlive the command that started them, and are ended by a later one."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from local.home import RecordedProcess
+
+PATIENCE: Final = 30.0  # seconds for a process to be ready
+GRACE: Final = 10.0  # seconds to end by itself before it is killed
+
+
+class ProcessError(RuntimeError):
+    """A process did not start."""
+
+
+def start(
+    command: Sequence[str | Path], *, environment: Mapping[str, str], folder: Path, log: Path, ready: Callable[[], bool]
+) -> RecordedProcess:
+    """Start a process in a group of its own, and wait until it is ready.
+
+    Raises:
+        ProcessError: with the end of its log.
+    """
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    record = RecordedProcess(pid=process.pid, started=psutil.Process(process.pid).create_time())
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            stop(record)
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise ProcessError(f"{Path(command[-1]).name} did not start; {log} ends with\n{end}")
+        time.sleep(0.05)
+    return record
+
+
+def alive(record: RecordedProcess | None) -> bool:
+    """Whether it is still the process we started that has this number."""
+    if record is None:
+        return False
+    try:
+        process = psutil.Process(record.pid)
+        return abs(process.create_time() - record.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(record: RecordedProcess | None) -> None:
+    """End a process that we started, its children and their children; do nothing when it is gone."""
+    if record is None or not alive(record):
+        return
+    family = [psutil.Process(record.pid)]
+    with suppress(psutil.NoSuchProcess):
+        family += family[0].children(recursive=True)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(family, timeout=GRACE)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(record.pid, signal.SIGKILL)  # whoever was started in the meantime
+
+
+def free_port(preferred: int | None = None) -> int:
+    """A free port of the loopback: the one we had, if nobody has taken it since."""
+    for port in (preferred, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise ProcessError("no free port")

@@ -1,0 +1,170 @@
+"""Bringing an instance of the embedded stack up and down."""
+
+import os
+import shlex
+import shutil
+from functools import partial
+from importlib.util import find_spec
+from typing import Final
+
+from rich.table import Table
+
+from local import bundle, deployment
+from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, answers, endpoint, start_emulator
+from local.home import CHECKOUT, ENVIRONMENTS, Home, State
+from local.postgres import Postgres
+from local.processes import alive, free_port, start, stop
+from local.progress import CONSOLE, step
+
+SETTINGS: Final = {
+    "shared_buffers": "256MB",
+    "max_connections": "200",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "jit": "off",
+}
+"""PostgreSQL's settings, for honest speed: what is committed is on the disk."""
+
+
+def up(home: Home, stack: str, *, enforce_iam: bool) -> None:
+    """Start what isn't running, and bring what is up to date with the code. Nothing happens when nothing changed.
+
+    Raises:
+        CommandError, ProcessError, PostgresError: a step failed; what was started keeps running for a look at it.
+    """
+    with bundle.exclusively(home.lock):
+        state = home.state()
+        if stack != state.stack or enforce_iam != state.enforces_iam:
+            end(home, state)
+            state = State(stack=stack, enforces_iam=enforce_iam, ports=state.ports)
+        database = start_database(home, state)
+        start_services(home, state)
+        with step("Build") as current:
+            built = bundle.build()
+            current.note = f"template, layers and functions for {bundle.architecture()}"
+        sandbox = endpoint(state.ports["sandbox"]) if "sandbox" in state.ports else "http://127.0.0.1:9"
+        port = state.ports["emulator"]
+        secret = deployment.put_database_secret(stack, port, database)
+        parameters = deployment.parameters(secret, sandbox)
+        wanted = deployment.fingerprint(built, parameters)
+        if state.deployed != wanted:
+            state.deployed = ""
+            home.remember(state)
+            with step("Deploy") as current:
+                deployment.deploy(stack, port, parameters)
+                current.note = f"stack {stack}, by the SAM CLI"
+            with step("Migrate"):
+                deployment.migrate(stack, port)
+            state.deployed = wanted
+            home.remember(state)
+        exports = environment(state, database)
+        home.exports.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
+        home.exports.chmod(0o600)
+    show(home, exports)
+
+
+def start_database(home: Home, state: State) -> str:
+    """Start PostgreSQL. Returns the database's URL."""
+    postgres = postgres_of(home)
+    with step("PostgreSQL") as current:
+        if not postgres.running:
+            postgres.port = state.ports["postgres"] = free_port(state.ports.get("postgres"))
+            home.remember(state)
+        url = postgres.start()
+        current.note = url.split("@")[-1].split("?")[0]
+    return url
+
+
+def start_services(home: Home, state: State) -> None:
+    """Start the emulator, and the stand-in for Google."""
+    if not alive(state.processes.get("emulator")):
+        with step("Emulator") as current:
+            port = state.ports["emulator"] = free_port(state.ports.get("emulator"))
+            state.deployed = ""
+            state.processes["emulator"] = start_emulator(home, port, enforce_iam=state.enforces_iam)
+            home.remember(state)
+            current.note = endpoint(port) + (", enforcing IAM" if state.enforces_iam else "")
+    if not alive(state.processes.get("sandbox")) and find_spec("local.sandbox"):
+        with step("Sandbox") as current:
+            port = state.ports["sandbox"] = free_port(state.ports.get("sandbox"))
+            state.processes["sandbox"] = start(
+                [ENVIRONMENTS / "dev" / "bin" / "python", "-m", "local.sandbox", "--port", str(port)],
+                environment={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                folder=home.folder,
+                log=home.logs / "sandbox.log",
+                ready=partial(answers, f"{endpoint(port)}/health"),
+            )
+            home.remember(state)
+            current.note = f"{endpoint(port)}, a stand-in for Google"
+
+
+def down(home: Home, *, purge: bool) -> None:
+    """End everything this instance started. The database's data stay, unless they are purged."""
+    with bundle.exclusively(home.lock):
+        state = home.state()
+        end(home, state)
+        home.remember(State(ports=state.ports))
+        home.exports.unlink(missing_ok=True)
+        shutil.rmtree(home.scratch, ignore_errors=True)
+        if purge:
+            with step("Purge"):
+                postgres_of(home).remove()
+
+
+def end(home: Home, state: State) -> None:
+    """End the instance's processes."""
+    for name, process in reversed(state.processes.items()):
+        if alive(process):
+            with step(f"Stop {name}"):
+                stop(process)
+    postgres = postgres_of(home)
+    if postgres.running:
+        with step("Stop PostgreSQL"):
+            postgres.stop()
+
+
+def environment(state: State, database: str) -> dict[str, str]:
+    """What a program needs to use the stack."""
+    variables = {
+        "AWS_ENDPOINT_URL": endpoint(state.ports["emulator"]),
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "DATABASE_URL": database,
+        "SCHOOLBELL_STACK": state.stack,
+    }
+    if "sandbox" in state.processes:
+        variables["GOOGLE_SANDBOX_URL"] = endpoint(state.ports["sandbox"])
+    return variables
+
+
+def status(home: Home) -> bool:
+    """Show what is running. Returns whether the whole stack is up."""
+    state = home.state()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    processes = {name: alive(process) for name, process in state.processes.items()}
+    running = {"postgres": postgres_of(home).running, "emulator": False, **processes}
+    for name, runs in running.items():
+        table.add_row(name, "[green]running[/]" if runs else "[red]stopped[/]", f"port {state.ports.get(name, '-')}")
+    table.add_row("stack", state.stack if state.deployed else "[red]not deployed[/]", "")
+    CONSOLE.print(table)
+    return all(running.values()) and bool(state.deployed)
+
+
+def show(home: Home, exports: dict[str, str]) -> None:
+    """Show the endpoints."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in exports.items():
+        if not name.startswith("AWS_") or name == "AWS_ENDPOINT_URL":
+            table.add_row(f"[cyan]{name}[/]", value)
+    CONSOLE.print()
+    CONSOLE.print(table)
+    where = home.exports.relative_to(CHECKOUT) if home.exports.is_relative_to(CHECKOUT) else home.exports
+    CONSOLE.print(f"\nTo use it from a shell: [bold]. {where}[/]")
+
+
+def postgres_of(home: Home) -> Postgres:
+    """The instance's PostgreSQL server."""
+    return Postgres(home.postgres, database="schoolbell", settings=SETTINGS)
