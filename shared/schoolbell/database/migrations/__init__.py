@@ -1,8 +1,9 @@
 """The migrations of the database, with Alembic, started from Python: there is no alembic.ini.
 
 They go forward only. `upgrade` applies them. After a change of the tables' declarations, `generate` writes the next
-one, to be reviewed by hand: Alembic sees tables, columns, indexes and foreign keys, but no change of a CHECK, and not
-the trigger that each table with `updated_at` needs. `tests/integration/platform/test_migrations.py` sees both.
+one, to be reviewed by hand: Alembic sees tables, columns, indexes and foreign keys, but no change of a default, a CHECK
+or an index's condition, and not the trigger that each table with `updated_at` needs.
+`tests/integration/platform/test_migrations.py` sees them all.
 """
 
 from collections.abc import Iterator

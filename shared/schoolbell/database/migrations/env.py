@@ -21,7 +21,6 @@ context.configure(
     version_table_schema=SCHEMA,
     include_schemas=True,
     include_name=is_ours,
-    compare_server_default=True,
     transaction_per_migration=True,
 )
 

@@ -73,12 +73,10 @@ retention_settings = Table(
     "retention_settings",
     metadata,
     Column("teacher_id", ForeignKey("tutoring.teachers.id", ondelete="CASCADE"), primary_key=True),
-    *(
-        Column(name, Integer, CheckConstraint(f"{name} > 0", name=name), nullable=False, server_default=text(str(days)))
-        for name, days in RETENTION_DEFAULTS.items()
-    ),
+    *(Column(name, Integer, nullable=False, server_default=text(str(n))) for name, n in RETENTION_DEFAULTS.items()),
     created_at(),
     updated_at(),
+    *(CheckConstraint(f"{name} > 0", name=name) for name in RETENTION_DEFAULTS),
     schema="tutoring",
     comment="A teacher's own thresholds; RETENTION_DEFAULTS where there is no row",
 )

@@ -144,9 +144,9 @@ def create_tables() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "\"reason\" IN ('failed', 'discarded', 'timed_out', 'unknown')", name="ck_dead_letters_reason"
+            "\"reason\" IN ('failed', 'discarded', 'timed_out', 'unknown')", name=op.f("ck_dead_letters_reason")
         ),
-        sa.CheckConstraint("\"resolution\" IN ('redriven', 'dropped')", name="ck_dead_letters_resolution"),
+        sa.CheckConstraint("\"resolution\" IN ('redriven', 'dropped')", name=op.f("ck_dead_letters_resolution")),
         sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
         sa.UniqueConstraint("queue", "message_id", name="uq_dead_letters_queue_message_id"),
         schema="platform",
@@ -183,10 +183,12 @@ def create_tables() -> None:
         sa.Column("locked_until", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"status\" IN ('running', 'completed', 'failed', 'timed_out')", name="ck_job_runs_status"),
+        sa.CheckConstraint(
+            "\"status\" IN ('running', 'completed', 'failed', 'timed_out')", name=op.f("ck_job_runs_status")
+        ),
         sa.CheckConstraint(
             "\"trigger\" IN ('schedule', 'queue', 'delayed', 'manual', 'catch-up', 'continuation', 'task')",
-            name="ck_job_runs_trigger",
+            name=op.f("ck_job_runs_trigger"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_job_runs"),
         sa.UniqueConstraint("job", "scheduled_for", name="uq_job_runs_job_scheduled_for"),
@@ -335,8 +337,8 @@ def create_tables() -> None:
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"comparator\" IN ('below', 'above')", name="ck_metric_alert_rules_comparator"),
-        sa.CheckConstraint("window_days > 0", name="ck_metric_alert_rules_window_days"),
+        sa.CheckConstraint("\"comparator\" IN ('below', 'above')", name=op.f("ck_metric_alert_rules_comparator")),
+        sa.CheckConstraint("window_days > 0", name=op.f("ck_metric_alert_rules_window_days")),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_metric_alert_rules_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_metric_alert_rules"),
         schema="tutoring",
@@ -355,6 +357,14 @@ def create_tables() -> None:
         sa.Column("erasure_due_days", sa.Integer(), server_default=sa.text("30"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("churn_days > 0", name=op.f("ck_retention_settings_churn_days")),
+        sa.CheckConstraint("contact_log_days > 0", name=op.f("ck_retention_settings_contact_log_days")),
+        sa.CheckConstraint("erasure_due_days > 0", name=op.f("ck_retention_settings_erasure_due_days")),
+        sa.CheckConstraint("expiring_days > 0", name=op.f("ck_retention_settings_expiring_days")),
+        sa.CheckConstraint("gap_days > 0", name=op.f("ck_retention_settings_gap_days")),
+        sa.CheckConstraint("inactive_student_days > 0", name=op.f("ck_retention_settings_inactive_student_days")),
+        sa.CheckConstraint("session_content_days > 0", name=op.f("ck_retention_settings_session_content_days")),
+        sa.CheckConstraint("streak_weeks > 0", name=op.f("ck_retention_settings_streak_weeks")),
         sa.ForeignKeyConstraint(
             ["teacher_id"], ["tutoring.teachers.id"], name="fk_retention_settings_teacher_id", ondelete="CASCADE"
         ),
@@ -383,8 +393,10 @@ def create_tables() -> None:
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"action\" IN ('upsert', 'delete')", name="ck_session_calendar_sync_action"),
-        sa.CheckConstraint("\"status\" IN ('pending', 'synced', 'failed')", name="ck_session_calendar_sync_status"),
+        sa.CheckConstraint("\"action\" IN ('upsert', 'delete')", name=op.f("ck_session_calendar_sync_action")),
+        sa.CheckConstraint(
+            "\"status\" IN ('pending', 'synced', 'failed')", name=op.f("ck_session_calendar_sync_status")
+        ),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_session_calendar_sync_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_session_calendar_sync"),
         schema="tutoring",
@@ -414,7 +426,7 @@ def create_tables() -> None:
         sa.Column("erased_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"status\" IN ('active', 'inactive', 'erased')", name="ck_students_status"),
+        sa.CheckConstraint("\"status\" IN ('active', 'inactive', 'erased')", name=op.f("ck_students_status")),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_students_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_students"),
         schema="tutoring",
@@ -456,7 +468,7 @@ def create_tables() -> None:
         sa.Column("occurred_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("seconds", sa.Integer()),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"kind\" IN ('view', 'download', 'assignment')", name="ck_content_events_kind"),
+        sa.CheckConstraint("\"kind\" IN ('view', 'download', 'assignment')", name=op.f("ck_content_events_kind")),
         sa.ForeignKeyConstraint(["item_id"], ["tutoring.content_items.id"], name="fk_content_events_item_id"),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_content_events_student_id"),
         sa.PrimaryKeyConstraint("id", name="pk_content_events"),
@@ -495,7 +507,8 @@ def create_tables() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "\"status\" IN ('pending', 'copied', 'failed', 'trashed', 'deleted')", name="ck_drive_file_copies_status"
+            "\"status\" IN ('pending', 'copied', 'failed', 'trashed', 'deleted')",
+            name=op.f("ck_drive_file_copies_status"),
         ),
         sa.ForeignKeyConstraint(
             ["resource_id"], ["tutoring.drive_resources.id"], name="fk_drive_file_copies_resource_id"
@@ -538,7 +551,7 @@ def create_tables() -> None:
         sa.Column("alerted_at", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"status\" IN ('open', 'done')", name="ck_erasure_requests_status"),
+        sa.CheckConstraint("\"status\" IN ('open', 'done')", name=op.f("ck_erasure_requests_status")),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_erasure_requests_student_id"),
         sa.PrimaryKeyConstraint("id", name="pk_erasure_requests"),
         schema="tutoring",
@@ -563,7 +576,7 @@ def create_tables() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "\"kind\" IN ('gap', 'churn', 'enrollment_expiring', 'streak')", name="ck_lifecycle_signals_kind"
+            "\"kind\" IN ('gap', 'churn', 'enrollment_expiring', 'streak')", name=op.f("ck_lifecycle_signals_kind")
         ),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_lifecycle_signals_student_id"),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_lifecycle_signals_teacher_id"),
@@ -617,8 +630,10 @@ def create_tables() -> None:
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"channel\" IN ('whatsapp', 'email', 'phone')", name="ck_scheduled_messages_channel"),
-        sa.CheckConstraint("\"status\" IN ('pending', 'fired', 'cancelled')", name="ck_scheduled_messages_status"),
+        sa.CheckConstraint("\"channel\" IN ('whatsapp', 'email', 'phone')", name=op.f("ck_scheduled_messages_channel")),
+        sa.CheckConstraint(
+            "\"status\" IN ('pending', 'fired', 'cancelled')", name=op.f("ck_scheduled_messages_status")
+        ),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_scheduled_messages_student_id"),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_scheduled_messages_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_scheduled_messages"),
@@ -669,15 +684,15 @@ def create_tables() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "\"completion_mode\" IN ('AUTO_COMPLETE', 'PENDING_REVIEW')", name="ck_sessions_completion_mode"
+            "\"completion_mode\" IN ('AUTO_COMPLETE', 'PENDING_REVIEW')", name=op.f("ck_sessions_completion_mode")
         ),
         sa.CheckConstraint(
             "\"status\" IN ('scheduled', 'completed', 'pending_review', 'cancelled', 'no_show')",
-            name="ck_sessions_status",
+            name=op.f("ck_sessions_status"),
         ),
-        sa.CheckConstraint("credit_cost >= 0", name="ck_sessions_credit_cost"),
-        sa.CheckConstraint("ends_at >= starts_at", name="ck_sessions_ends_at"),
-        sa.CheckConstraint("grace_period_minutes >= 0", name="ck_sessions_grace_period_minutes"),
+        sa.CheckConstraint("credit_cost >= 0", name=op.f("ck_sessions_credit_cost")),
+        sa.CheckConstraint("ends_at >= starts_at", name=op.f("ck_sessions_ends_at")),
+        sa.CheckConstraint("grace_period_minutes >= 0", name=op.f("ck_sessions_grace_period_minutes")),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_sessions_student_id"),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_sessions_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
@@ -782,7 +797,9 @@ def create_tables() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("amount", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"kind\" IN ('PURCHASE', 'CONSUME', 'REFUND', 'ADJUST')", name="ck_credit_ledger_kind"),
+        sa.CheckConstraint(
+            "\"kind\" IN ('PURCHASE', 'CONSUME', 'REFUND', 'ADJUST')", name=op.f("ck_credit_ledger_kind")
+        ),
         sa.ForeignKeyConstraint(["session_id"], ["tutoring.sessions.id"], name="fk_credit_ledger_session_id"),
         sa.ForeignKeyConstraint(["student_id"], ["tutoring.students.id"], name="fk_credit_ledger_student_id"),
         sa.PrimaryKeyConstraint("id", name="pk_credit_ledger"),
@@ -809,8 +826,8 @@ def create_tables() -> None:
         sa.Column("offer_window_seconds", sa.Integer(), server_default=sa.text("172800"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("capacity >= 0", name="ck_waitlists_capacity"),
-        sa.CheckConstraint("offer_window_seconds > 0", name="ck_waitlists_offer_window_seconds"),
+        sa.CheckConstraint("capacity >= 0", name=op.f("ck_waitlists_capacity")),
+        sa.CheckConstraint("offer_window_seconds > 0", name=op.f("ck_waitlists_offer_window_seconds")),
         sa.ForeignKeyConstraint(["session_id"], ["tutoring.sessions.id"], name="fk_waitlists_session_id"),
         sa.ForeignKeyConstraint(["teacher_id"], ["tutoring.teachers.id"], name="fk_waitlists_teacher_id"),
         sa.PrimaryKeyConstraint("id", name="pk_waitlists"),
@@ -823,7 +840,7 @@ def create_tables() -> None:
         sa.Column("source", sa.Text(), server_default=sa.text("gen_random_uuid()::text"), nullable=False),
         sa.Column("seats", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("seats > 0", name="ck_waitlist_openings_seats"),
+        sa.CheckConstraint("seats > 0", name=op.f("ck_waitlist_openings_seats")),
         sa.ForeignKeyConstraint(
             ["waitlist_id"], ["tutoring.waitlists.id"], name="fk_waitlist_openings_waitlist_id", ondelete="CASCADE"
         ),
@@ -844,7 +861,8 @@ def create_tables() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "\"status\" IN ('open', 'taken', 'unfilled', 'over_capacity', 'passed_on')", name="ck_waitlist_seats_status"
+            "\"status\" IN ('open', 'taken', 'unfilled', 'over_capacity', 'passed_on')",
+            name=op.f("ck_waitlist_seats_status"),
         ),
         sa.ForeignKeyConstraint(
             ["opening_id"], ["tutoring.waitlist_openings.id"], name="fk_waitlist_seats_opening_id", ondelete="CASCADE"
@@ -883,7 +901,7 @@ def create_tables() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
             "\"status\" IN ('waiting', 'notified', 'accepted', 'declined', 'expired', 'withdrawn')",
-            name="ck_waitlist_entries_status",
+            name=op.f("ck_waitlist_entries_status"),
         ),
         sa.ForeignKeyConstraint(
             ["seat_id"], ["tutoring.waitlist_seats.id"], name="fk_waitlist_entries_seat_id", ondelete="SET NULL"
@@ -937,9 +955,9 @@ def create_tables() -> None:
         sa.Column("reason", sa.Text()),
         sa.Column("answered_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("\"answer\" IN ('accept', 'decline')", name="ck_waitlist_answers_answer"),
+        sa.CheckConstraint("\"answer\" IN ('accept', 'decline')", name=op.f("ck_waitlist_answers_answer")),
         sa.CheckConstraint(
-            "\"outcome\" IN ('accepted', 'declined', 'repeated', 'refused')", name="ck_waitlist_answers_outcome"
+            "\"outcome\" IN ('accepted', 'declined', 'repeated', 'refused')", name=op.f("ck_waitlist_answers_outcome")
         ),
         sa.ForeignKeyConstraint(
             ["entry_id"], ["tutoring.waitlist_entries.id"], name="fk_waitlist_answers_entry_id", ondelete="CASCADE"
