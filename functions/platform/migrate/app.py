@@ -18,6 +18,7 @@ from schoolbell.jobs.runtime import runtime
 
 JOB = "platform.migrate"
 ANSWER_ATTEMPTS = 3
+ANSWER_PAUSE = timedelta(seconds=1)
 ANSWER_TIMEOUT = timedelta(seconds=10)
 
 logger = logger_of(JOB)
@@ -131,4 +132,4 @@ def _answer(deployment: Deployment, outcome: dict[str, Any]) -> None:
             logger.warning("no answer went out", extra={"attempt": attempt, "error": type(error).__name__})
             if attempt == ANSWER_ATTEMPTS:
                 raise
-            time.sleep(attempt)
+            time.sleep(ANSWER_PAUSE.total_seconds() * attempt)
