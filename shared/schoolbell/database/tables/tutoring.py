@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -113,8 +114,7 @@ enrollments = Table(
     Column("status", Text, nullable=False, server_default="active"),
     created_at(),
     updated_at(),
-    Index("ix_enrollments_student_id", "student_id"),
-    Index("ix_enrollments_ending", "ends_on", postgresql_where=text("status = 'active'")),
+    Index("ix_enrollments_student_id_ends_on", "student_id", "ends_on", postgresql_include=["status"]),
     schema="tutoring",
 )
 
@@ -228,13 +228,14 @@ session_calendar_sync = Table(
     moment("next_attempt_at"),  # null: at once
     Column("last_error", Text),
     Column("external_event_id", Text),
+    Column("claimed_by", Uuid, comment="The run that is at it, until claimed_until"),
     moment("claimed_until"),
     Column("sequence", BigInteger, Identity(), nullable=False, comment="The order in which the changes were recorded"),
     created_at(),
     updated_at(),
     one_of("action", "upsert", "delete"),
     one_of("status", "pending", "synced", "failed"),
-    Index("ix_session_calendar_sync_pending", "sequence", postgresql_where=text("status = 'pending'")),
+    Index("ix_session_calendar_sync_pending", "created_at", "sequence", postgresql_where=text("status = 'pending'")),
     Index("ix_session_calendar_sync_session_id", "session_id", "sequence"),
     Index("ix_session_calendar_sync_teacher_id", "teacher_id"),
     schema="tutoring",
@@ -264,6 +265,8 @@ drive_file_copies = Table(
     Column("status", Text, nullable=False, server_default="pending"),
     moment("verified_at"),
     Column("last_error", Text),
+    Column("claimed_by", Uuid, comment="The run that is at it, until claimed_until"),
+    moment("claimed_until"),
     created_at(),
     updated_at(),
     one_of("status", "pending", "copied", "failed", "trashed", "deleted"),
@@ -294,7 +297,6 @@ lifecycle_signals = Table(
         unique=True,
         postgresql_where=text("ended_at IS NULL"),
     ),
-    Index("ix_lifecycle_signals_teacher_id_created_at", "teacher_id", "created_at"),
     Index("ix_lifecycle_signals_student_id", "student_id"),
     schema="tutoring",
     comment="A signal stands until ended_at; what period is for each kind stands in docs/lifecycle-signals.md",

@@ -383,6 +383,7 @@ def create_tables() -> None:
         sa.Column("next_attempt_at", sa.DateTime(timezone=True)),
         sa.Column("last_error", sa.Text()),
         sa.Column("external_event_id", sa.Text()),
+        sa.Column("claimed_by", sa.Uuid(), comment="The run that is at it, until claimed_until"),
         sa.Column("claimed_until", sa.DateTime(timezone=True)),
         sa.Column(
             "sequence",
@@ -405,7 +406,7 @@ def create_tables() -> None:
     op.create_index(
         "ix_session_calendar_sync_pending",
         "session_calendar_sync",
-        ["sequence"],
+        ["created_at", "sequence"],
         schema="tutoring",
         postgresql_where=sa.text("status = 'pending'"),
     )
@@ -504,6 +505,8 @@ def create_tables() -> None:
         sa.Column("status", sa.Text(), server_default="pending", nullable=False),
         sa.Column("verified_at", sa.DateTime(timezone=True)),
         sa.Column("last_error", sa.Text()),
+        sa.Column("claimed_by", sa.Uuid(), comment="The run that is at it, until claimed_until"),
+        sa.Column("claimed_until", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
@@ -533,13 +536,12 @@ def create_tables() -> None:
         schema="tutoring",
     )
     op.create_index(
-        "ix_enrollments_ending",
+        "ix_enrollments_student_id_ends_on",
         "enrollments",
-        ["ends_on"],
+        ["student_id", "ends_on"],
         schema="tutoring",
-        postgresql_where=sa.text("status = 'active'"),
+        postgresql_include=["status"],
     )
-    op.create_index("ix_enrollments_student_id", "enrollments", ["student_id"], schema="tutoring")
     op.create_table(
         "erasure_requests",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -585,12 +587,6 @@ def create_tables() -> None:
         comment="A signal stands until ended_at; what period is for each kind stands in docs/lifecycle-signals.md",
     )
     op.create_index("ix_lifecycle_signals_student_id", "lifecycle_signals", ["student_id"], schema="tutoring")
-    op.create_index(
-        "ix_lifecycle_signals_teacher_id_created_at",
-        "lifecycle_signals",
-        ["teacher_id", "created_at"],
-        schema="tutoring",
-    )
     op.create_index(
         "uq_lifecycle_signals_standing",
         "lifecycle_signals",
