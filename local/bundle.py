@@ -2,7 +2,9 @@
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +17,12 @@ from local.home import CHECKOUT, ENVIRONMENTS
 BUILD: Final = CHECKOUT / ".local" / "build"
 BUILT: Final = BUILD / "sam"
 EXPANDED: Final = BUILD / "expanded"
+LOCAL: Final = ("--config-file", str(CHECKOUT / "samconfig.toml"), "--config-env", "local")
 RECIPES: Final = ("samconfig.toml", "local/expansion.py", "local/loops.py")
-SOURCES: Final = ("template.yaml", "functions", "layers", "shared", *RECIPES)
+PACKAGE: Final = "shared"
+REST: Final = "rest"
+MAKEFILES: Final = ("layers/Makefile", "functions/Makefile")
+SOURCES: Final = ("template.yaml", "functions", "layers", PACKAGE, *RECIPES)
 IGNORED: Final = ("__pycache__", ".mypy_cache", ".ruff_cache")
 
 
@@ -29,52 +35,88 @@ def architecture() -> str:
     return "x86_64" if os.uname().machine in ("x86_64", "amd64") else "arm64"
 
 
-def digest(*paths: str) -> str:
-    """A digest of the files at and below paths of the checkout."""
-    result = hashlib.sha256(architecture().encode())
-    for path in paths:
-        below = CHECKOUT / path
-        for file in sorted(below.rglob("*")) if below.is_dir() else [below]:
-            if file.is_file() and not any(part in IGNORED for part in file.parts):
-                result.update(f"{file.relative_to(CHECKOUT)}\0".encode() + file.read_bytes())
-    return result.hexdigest()
-
-
 def build() -> str:
-    """Build and expand the bundle unless that has been done for these very sources. Returns their digest.
+    """Build and expand the bundle, as far as its sources have changed. Returns their digest.
+
+    The SAM CLI builds it; where nothing but code has changed since, what it would run for that code is run at once.
 
     Raises:
-        CommandError: with the SAM CLI's output.
+        CommandError: with what the failed command said.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     with exclusively(BUILD / "lock"):
-        wanted = digest(*SOURCES)
-        done = BUILD / "digest"
-        if done.exists() and done.read_text() == wanted and EXPANDED.exists() and BUILT.exists():
-            return wanted
-        done.unlink(missing_ok=True)
-        # The SAM CLI builds again what changed in a CodeUri; it does not see the Makefiles and the processor change.
-        recipe = digest("layers/Makefile", "functions/Makefile")[:12]
-        sam(
-            "build",
-            *("--template-file", "template.yaml", "--config-env", "local"),
-            *("--build-dir", str(BUILT), "--cache-dir", str(BUILD / f"cache-{recipe}")),
-            *("--parameter-overrides", f"Architecture={architecture()}"),
-        )
-        from local.expansion import expand_bundle  # the translator takes a second to import
-
-        expand_bundle(BUILT, EXPANDED)
-        done.write_text(wanted)
-        return wanted
+        record = BUILD / "digests.json"
+        wanted = _digests()
+        built = json.loads(record.read_text()) if record.exists() and EXPANDED.exists() else {}
+        if wanted != built:
+            record.unlink(missing_ok=True)
+            changed = {folder for folder in wanted.keys() | built.keys() if wanted.get(folder) != built.get(folder)}
+            if REST in changed or wanted.keys() != built.keys():
+                _build_all()
+            else:
+                for folder in changed:
+                    _build_code(folder)
+            if REST in changed or PACKAGE in changed:
+                _expand()
+            record.write_text(json.dumps(wanted, indent=1))
+        return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
-def sam(*arguments: str, endpoint: str = "") -> str:
-    """Run the SAM CLI in the checkout. Returns what it said."""
-    return run([ENVIRONMENTS / "sam" / "bin" / "sam", *arguments], endpoint=endpoint)
+def _build_all() -> None:
+    # The SAM CLI keeps what it has built from an unchanged folder; it does not see Makefiles and processors change.
+    recipe = hashlib.sha256(architecture().encode())
+    for makefile in MAKEFILES:
+        recipe.update((CHECKOUT / makefile).read_bytes())
+    sam(
+        "build",
+        *("--template-file", "template.yaml", *LOCAL),
+        *("--build-dir", str(BUILT), "--cache-dir", str(BUILD / f"cache-{recipe.hexdigest()[:12]}")),
+        *("--parameter-overrides", f"Architecture={architecture()}"),
+    )
 
 
-def run(command: Sequence[str | Path], *, endpoint: str = "") -> str:
-    """Run a command in the environment that the SAM CLI needs.
+def _build_code(folder: str) -> None:
+    makefile, target, artifact = "functions/Makefile", "", BUILT
+    if folder == PACKAGE:
+        makefile, target = "layers/Makefile", "SchoolbellLayer"
+    else:
+        _, domain, job = folder.split("/")
+        target = "".join(word.capitalize() for word in job.split("_"))  # the naming rule of logical ids
+        artifact = BUILT / domain.capitalize()
+    shutil.rmtree(artifact / target)
+    (artifact / target).mkdir()
+    command: list[str | Path] = ["make", "-C", CHECKOUT / folder, "-f", CHECKOUT / makefile, f"build-{target}"]
+    run(command, ARTIFACTS_DIR=str(artifact / target))
+
+
+def _expand() -> None:
+    from local.expansion import expand_bundle  # its translator takes a second to import
+
+    expand_bundle(BUILT, EXPANDED)
+
+
+def _digests() -> dict[str, str]:
+    """The digests of each function's folder, of the package, and of everything else that the bundle is made of."""
+    folders = [app.parent.relative_to(CHECKOUT).as_posix() for app in CHECKOUT.glob("functions/*/*/app.py")]
+    result = {folder: hashlib.sha256() for folder in sorted([*folders, PACKAGE])}
+    rest = hashlib.sha256(architecture().encode())
+    for source in SOURCES:
+        below = CHECKOUT / source
+        for file in sorted(below.rglob("*")) if below.is_dir() else [below]:
+            if file.is_file() and not any(part in IGNORED for part in file.parts):
+                path = file.relative_to(CHECKOUT).as_posix()
+                owner = next((folder for folder in result if path.startswith(f"{folder}/")), "")
+                result.get(owner, rest).update(f"{path}\0".encode() + file.read_bytes())
+    return {REST: rest.hexdigest()} | {folder: found.hexdigest() for folder, found in result.items()}
+
+
+def sam(*arguments: str, **variables: str) -> None:
+    """Run the SAM CLI in the checkout."""
+    run([ENVIRONMENTS / "sam" / "bin" / "sam", *arguments], **variables)
+
+
+def run(command: Sequence[str | Path], **variables: str) -> None:
+    """Run a command in the environment that the SAM CLI needs, plus variables.
 
     Raises:
         CommandError: it ended with an error; the message is all it said.
@@ -92,9 +134,8 @@ def run(command: Sequence[str | Path], *, endpoint: str = "") -> str:
         "SAM_CLI_TELEMETRY": "0",
         "SAM_CLI_POLL_DELAY": "0.3",  # seconds between two looks at a deployment
         "__SAM_CLI_APP_DIR": str(BUILD / "sam-cli"),
+        **variables,
     }
-    if endpoint:
-        environment["AWS_ENDPOINT_URL"] = endpoint
     done = subprocess.run(
         [str(part) for part in command],
         cwd=CHECKOUT,
@@ -107,7 +148,6 @@ def run(command: Sequence[str | Path], *, endpoint: str = "") -> str:
     )
     if done.returncode:
         raise CommandError(f"{Path(command[0]).name} {command[1]} failed:\n{done.stdout}")
-    return done.stdout
 
 
 @contextmanager

@@ -1,37 +1,34 @@
 """Deploying the bundle to the emulator, and what must be there before and after."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 from urllib.parse import urlsplit
 
-from botocore.exceptions import ClientError
-
-from local.bundle import EXPANDED, CommandError, architecture, sam
+from local.bundle import EXPANDED, LOCAL, CommandError, architecture, sam
 from local.emulator import client, endpoint
 
 ARTIFACTS = "schoolbell-artifacts"  # as samconfig.toml has it
 
 
 def deploy(stack: str, port: int, parameters: Mapping[str, str]) -> None:
-    """Create or update the stack with the real SAM CLI, then migrate the database.
+    """Create or update the stack with the real SAM CLI. The template has the database migrated on the way.
 
     Raises:
-        CommandError: with what the SAM CLI, CloudFormation or the migration said.
+        CommandError: with what the SAM CLI and CloudFormation said.
     """
-    with suppress(ClientError):
-        client("s3", port).create_bucket(Bucket=ARTIFACTS)
+    s3 = client("s3", port)
+    with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=ARTIFACTS)
     template = EXPANDED / "template.json"
     declared = json.loads(template.read_text())["Parameters"]
     given = {name: value for name, value in parameters.items() if name in declared}
     try:
         sam(
             "deploy",
-            *("--template-file", str(template), "--config-env", "local", "--stack-name", stack),
+            *("--template-file", str(template), *LOCAL, "--stack-name", stack),
             *("--parameter-overrides", *(f"{name}={value}" for name, value in given.items())),
-            endpoint=endpoint(port),
+            AWS_ENDPOINT_URL=endpoint(port),
         )
     except CommandError as failure:
         raise CommandError("\n".join([str(failure), *failures(stack, port)])) from None
@@ -48,23 +45,6 @@ def failures(stack: str, port: int) -> list[str]:
                     reason = event.get("ResourceStatusReason", "")
                     said.append(f"{found['StackName']} {event['LogicalResourceId']}: {reason}")
     return said
-
-
-def migrate(stack: str, port: int) -> Any:
-    """Bring the database up to date, as an operator would: by invoking the function. Returns its answer.
-
-    Raises:
-        CommandError: it failed.
-    """
-    function = f"{stack}-platform-migrate"
-    try:
-        response = client("lambda", port).invoke(FunctionName=function, Payload=b"{}")
-    except ClientError as failure:
-        raise CommandError(f"{function}: {failure}") from None
-    answer = json.loads(response["Payload"].read() or b"null")
-    if "FunctionError" in response:
-        raise CommandError(f"{function} failed: {json.dumps(answer, indent=2)}")
-    return answer
 
 
 def parameters(database_secret: str, sandbox: str) -> dict[str, str]:
@@ -97,8 +77,3 @@ def put_database_secret(stack: str, port: int, url: str) -> str:
         return str(secrets.create_secret(Name=f"{stack}/database", SecretString=text)["ARN"])
     except secrets.exceptions.ResourceExistsException:
         return str(secrets.put_secret_value(SecretId=f"{stack}/database", SecretString=text)["ARN"])
-
-
-def fingerprint(bundle: str, parameters: Mapping[str, str]) -> str:
-    """What tells one deployment from another."""
-    return hashlib.sha256(json.dumps([bundle, dict(parameters)], sort_keys=True).encode()).hexdigest()

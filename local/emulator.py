@@ -7,9 +7,6 @@ import urllib.request
 from functools import partial
 from typing import Any, Final
 
-import boto3
-from botocore.config import Config
-
 from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess
 from local.processes import start
 
@@ -66,6 +63,9 @@ def answers(url: str) -> bool:
 
 def client(service: str, port: int) -> Any:
     """A boto3 client of an emulated service, for the root user."""
+    import boto3  # takes a third of a second, which a command that has nothing to do need not spend
+    from botocore.config import Config
+
     return boto3.client(
         service,
         endpoint_url=endpoint(port),

@@ -7,6 +7,7 @@ SAM CLI would pack them anew at each deployment.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -41,6 +42,7 @@ def expand_template(path: Path) -> dict[str, Any]:
                 artifact = (path.parent / properties[name]).resolve()
                 properties[name] = {"Bucket": PLACEHOLDER, "Key": str(artifact)}
     os.environ.setdefault("AWS_DEFAULT_REGION", REGION)
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of metrics that it has not sent to anybody
     plain: dict[str, Any] = transform(template, {"AWS::Region": REGION}, _BundledPolicies())
     plain.pop("Transform", None)
     for resource in plain["Resources"].values():

@@ -19,11 +19,12 @@ PAUSE: Final = 1.0  # seconds between two looks at the logs
 
 def show_logs(stack: str, port: int, function: str, *, follow: bool) -> None:
     """Print the records of all functions, or of those whose name contains `function`; go on with new ones to follow."""
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()  # the emulator's records have no ids
     while True:
         for group, event in records(stack, port, function):
-            if event["eventId"] not in seen:
-                seen.add(event["eventId"])
+            identity = (group, event["logStreamName"], str(event["timestamp"]), event["message"])
+            if identity not in seen:
+                seen.add(identity)
                 CONSOLE.print(line(group.removeprefix(f"/aws/lambda/{stack}-"), event), soft_wrap=True)
         if not follow:
             return

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 from functools import partial
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import Final
 
@@ -44,18 +45,15 @@ def up(home: Home, stack: str, *, enforce_iam: bool) -> None:
             built = bundle.build()
             current.note = f"template, layers and functions for {bundle.architecture()}"
         sandbox = endpoint(state.ports["sandbox"]) if "sandbox" in state.ports else "http://127.0.0.1:9"
-        port = state.ports["emulator"]
-        secret = deployment.put_database_secret(stack, port, database)
-        parameters = deployment.parameters(secret, sandbox)
-        wanted = deployment.fingerprint(built, parameters)
+        wanted = sha256("\n".join([built, database, sandbox]).encode()).hexdigest()
         if state.deployed != wanted:
             state.deployed = ""
             home.remember(state)
             with step("Deploy") as current:
-                deployment.deploy(stack, port, parameters)
+                port = state.ports["emulator"]
+                secret = deployment.put_database_secret(stack, port, database)
+                deployment.deploy(stack, port, deployment.parameters(secret, sandbox))
                 current.note = f"stack {stack}, by the SAM CLI"
-            with step("Migrate"):
-                deployment.migrate(stack, port)
             state.deployed = wanted
             home.remember(state)
         exports = environment(state, database)
@@ -155,12 +153,10 @@ def status(home: Home) -> bool:
 
 def show(home: Home, exports: dict[str, str]) -> None:
     """Show the endpoints."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    CONSOLE.print()
     for name, value in exports.items():
         if not name.startswith("AWS_") or name == "AWS_ENDPOINT_URL":
-            table.add_row(f"[cyan]{name}[/]", value)
-    CONSOLE.print()
-    CONSOLE.print(table)
+            CONSOLE.print(f"[cyan]{name:<18}[/]  {value}", soft_wrap=True)
     where = home.exports.relative_to(CHECKOUT) if home.exports.is_relative_to(CHECKOUT) else home.exports
     CONSOLE.print(f"\nTo use it from a shell: [bold]. {where}[/]")
 
