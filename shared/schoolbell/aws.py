@@ -39,5 +39,5 @@ def forget_clients() -> None:
 
 def error_code(error: Exception) -> str:
     """The AWS error code that a botocore `ClientError` carries, or an empty string."""
-    response: Mapping[str, Any] = getattr(error, "response", {})
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.utilities.circuit_breaker import (
     CircuitBreakerConfig,
@@ -30,10 +31,12 @@ from aws_lambda_powertools.utilities.circuit_breaker import (
     CircuitTransition,
     circuit_breaker,
 )
-from aws_lambda_powertools.utilities.circuit_breaker.persistence.base import CircuitBreakerPersistenceLayer
 
 from schoolbell import aws
 from schoolbell.resilience.errors import CircuitOpen
+
+if TYPE_CHECKING:  # the package imports boto3
+    from aws_lambda_powertools.utilities.circuit_breaker.persistence import CircuitBreakerDynamoDBPersistence
 
 FAILURES_TO_OPEN = 5
 RECOVERY = timedelta(minutes=1)
@@ -128,9 +131,8 @@ class Circuit:
 
 
 @cache
-def _store(table: str) -> CircuitBreakerPersistenceLayer:
-    # Imports boto3, and so not before the first call.
-    from aws_lambda_powertools.utilities.circuit_breaker.persistence.dynamodb import CircuitBreakerDynamoDBPersistence
+def _store(table: str) -> "CircuitBreakerDynamoDBPersistence":
+    from aws_lambda_powertools.utilities.circuit_breaker.persistence import CircuitBreakerDynamoDBPersistence
 
     return CircuitBreakerDynamoDBPersistence(table_name=table, boto3_client=aws.client("dynamodb"))
 

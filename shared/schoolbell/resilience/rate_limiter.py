@@ -260,6 +260,6 @@ def _is_unavailable(error: Exception) -> bool:
 
     if isinstance(error, CannotConnect | HTTPClientError):
         return True
-    response: Mapping[str, Any] = getattr(error, "response", {})
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return aws.error_code(error) in _UNAVAILABLE or status >= 500
