@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -61,7 +62,7 @@ def next_occurrence(schedule: dict[str, Any], last: float | None) -> float | Non
     expression = schedule["ScheduleExpression"].strip()
     zone = ZoneInfo(schedule.get("ScheduleExpressionTimezone") or "UTC")
     if expression.startswith("at("):
-        moment = datetime.fromisoformat(expression[3:-1].strip()).replace(tzinfo=zone).timestamp()
+        moment = moment_of(expression, zone)
         return None if moment == last else moment
     since = schedule["CreationDate"] if last is None else last
     interval = eventbridge._parse_rate_seconds(expression)
@@ -69,6 +70,12 @@ def next_occurrence(schedule: dict[str, Any], last: float | None) -> float | Non
         return float(since + interval)
     fields = eventbridge._parse_cron_fields(expression)
     return None if fields is None else next_cron(fields, datetime.fromtimestamp(since, zone), zone)
+
+
+@lru_cache(maxsize=200_000)
+def moment_of(expression: str, zone: ZoneInfo) -> float:
+    """The moment of a one-time schedule, of which there may be tens of thousands to look at in each tick."""
+    return datetime.fromisoformat(expression[3:-1].strip()).replace(tzinfo=zone).timestamp()
 
 
 def next_cron(fields: tuple[Any, ...], after: datetime, zone: ZoneInfo) -> float | None:
@@ -341,6 +348,27 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
     return resolve
 
 
+# IAM: there are no permissions for batches; AWS asks for that of the single call
+
+
+SINGLE_CALLS = {
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "sns:PublishBatch": "sns:Publish",
+}
+
+
+def iam_action(original: Callable[..., str | None]) -> Callable[..., str | None]:
+    """The permission that a request needs."""
+
+    def resolve(*request: Any) -> str | None:
+        action = original(*request)
+        return SINGLE_CALLS.get(action, action) if action else action
+
+    return resolve
+
+
 # IAM: the loopback counts as secure transport, since the emulator speaks plain HTTP on it
 
 
@@ -363,6 +391,7 @@ def main() -> None:
     stepfunctions._call_lambda = call_lambda(stepfunctions._call_lambda)
     iam_evaluator._resolve_condition_key = condition_value(iam_evaluator._resolve_condition_key)
     iam_actions.extract_resource_arn = resource_arn(iam_actions.extract_resource_arn)
+    iam_actions.extract_iam_action = iam_action(iam_actions.extract_iam_action)
     attributes = Attributes()
     provisioners._provision_resource = attributes.provision(provisioners._provision_resource)
     provisioners._update_resource = attributes.update(provisioners._update_resource)
