@@ -1,0 +1,562 @@
+"""The project's rules for its bundle: each looks at all of it and yields, in a line each, where it is broken."""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from schoolbell.settings import Settings
+from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops
+
+type Rule = Callable[[Bundle], Iterator[str]]
+
+RULES: Final[dict[str, Rule]] = {}
+
+DAY: Final = 24 * 60 * 60
+# Actions whose resources have no names, or none yet.
+UNNAMEABLE: Final = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+}
+# Whose resources are the whole stack's by their task: it sends what any job has left in the outbox.
+SENDS_FOR_ALL: Final = {"OutboxRelayAccess"}
+ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
+OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
+OF_SOME: Final = {"SCHEDULER_ROLE_ARN"}  # only where a domain makes one-shot schedules
+CLOCK: Final = re.compile(r"\b(cron|rate)\([^)]*[\d*?][^)]*\)")
+
+
+def rule(check: Rule) -> Rule:
+    """Registers a rule by its name."""
+    RULES[check.__name__] = check
+    return check
+
+
+# ---- names, and what belongs to a job
+
+
+@rule
+def every_job_is_in_its_template(bundle: Bundle) -> Iterator[str]:
+    folders = {(job.domain, job.folder) for job in bundle.jobs}
+    functions = {
+        (domain, resource["Properties"]["CodeUri"])
+        for domain, template in bundle.domains.items()
+        for resource in template.source["Resources"].values()
+        if isinstance(resource, dict) and resource["Type"] == "AWS::Serverless::Function"
+    }
+    for domain, folder in sorted(folders - functions):
+        yield f"functions/{domain}/{folder} is in no template"
+    for domain, folder in sorted(functions - folders):
+        yield f"functions/{domain}/template.yaml has {folder}, which has no app.py"
+
+
+@rule
+def every_job_has_its_name_everywhere(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        template = bundle.templates[job.domain]
+        source = template.source["Resources"].get(job.logical_id, {}).get("Properties", {})
+        yield from _differs(f"{job}: CodeUri of {job.logical_id}", source.get("CodeUri"), job.folder)
+        names = {
+            job.logical_id: ("FunctionName", job.resource_name),
+            f"{job.logical_id}Log": ("LogGroupName", f"/aws/lambda/{job.resource_name}"),
+            f"{job.logical_id}DeadLetters": ("QueueName", f"{job.resource_name}-dlq"),
+        }
+        if bundle.queue(job):
+            names[f"{job.logical_id}Queue"] = ("QueueName", job.resource_name)
+        for logical_id, (key, name) in names.items():
+            yield from _differs(f"{job}: {key} of {logical_id}", template.properties(logical_id).get(key), name)
+        declared = _declared_name(bundle.files[f"functions/{job.domain}/{job.folder}/app.py"])
+        yield from _differs(f"{job}: the name that its app.py declares", declared, job.name)
+
+
+@rule
+def every_schedule_has_its_jobs_name(bundle: Bundle) -> Iterator[str]:
+    jobs = {job.resource_name for job in bundle.jobs}
+    for domain, template in bundle.domains.items():
+        for logical_id, properties in template.of_type("AWS::Scheduler::Schedule", "AWS::Events::Rule"):
+            for target in _targets(properties):
+                name, job = properties.get("Name", ""), target["Arn"].rpartition(":")[2]
+                is_clock = "ScheduleExpression" in properties
+                if job not in jobs or not (name == job or (not is_clock and name.startswith(f"{job}-"))):
+                    yield f"{domain}: {logical_id} is called {name}, and rings {job}"
+
+
+@rule
+def every_name_begins_with_the_stacks(bundle: Bundle) -> Iterator[str]:
+    keys = ("QueueName", "FunctionName", "TopicName", "TableName", "StateMachineName", "LayerName", "Name")
+    for domain, template in bundle.templates.items():
+        prefix = STACK if domain == ROOT else f"{STACK}-{domain}-"
+        for logical_id, resource in template.resources.items():
+            for key in keys:
+                name = resource.get("Properties", {}).get(key)
+                expected = STACK if resource["Type"] == "AWS::Lambda::LayerVersion" else prefix
+                if isinstance(name, str) and not name.startswith(expected):
+                    yield f"{domain}: {logical_id} is called {name}, which does not begin with {expected}"
+
+
+@rule
+def every_job_has_an_event_and_a_test(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        test = f"tests/integration/{job.domain}/test_{job.folder}.py"
+        if test not in bundle.files and not any(_tests(text, job) for text in _tests_of(bundle, job.domain)):
+            yield f"{job} has no {test}"
+        event = bundle.files.get(f"events/{job.domain}/{job.folder}.json")
+        if event is None:
+            yield f"{job} has no events/{job.domain}/{job.folder}.json"
+        else:
+            yield from _misfits(bundle, job, event)
+    expected = {f"events/{job.domain}/{job.folder}.json" for job in bundle.jobs}
+    for path in bundle.files:
+        if path.startswith("events/") and path not in expected:
+            yield f"{path} is no job's event"
+
+
+@rule
+def clocks_stand_in_templates_only(bundle: Bundle) -> Iterator[str]:
+    for path, text in bundle.files.items():
+        if path.endswith(".py") and path.startswith(("functions/", "shared/")) and (clock := CLOCK.search(text)):
+            yield f"{path} says {clock[0]}"
+
+
+@rule
+def the_loops_are_the_same_in_every_domain(bundle: Bundle) -> Iterator[str]:
+    first: dict[str, tuple[str, Json]] = {}
+    for domain, template in bundle.domains.items():
+        for name, (_, _, body) in loops(template.source).items():
+            other, expected = first.setdefault(name, (domain, body))
+            if body != expected:
+                yield f"the loop {name} differs between {other} and {domain}"
+
+
+@rule
+def the_root_deploys_every_domain(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.domains.items():
+        application = bundle.root.source["Resources"].get(domain.capitalize(), {})
+        location = application.get("Properties", {}).get("Location")
+        yield from _differs(f"Location of {domain}", location, f"functions/{domain}/template.yaml")
+        given = application.get("Properties", {}).get("Parameters", {}).keys()
+        wanted = {name for name, declared in template.source["Parameters"].items() if "Default" not in declared}
+        for name in sorted(wanted ^ given):
+            yield f"{domain}: the parameter {name} is {'not given' if name in wanted else 'not known'}"
+        if domain not in ALWAYS_ON and not _has_switch(bundle.root, domain):
+            yield f"{domain} has no parameter {domain.capitalize()}Enabled to switch it off"
+
+
+@rule
+def functions_get_the_settings_they_read(bundle: Bundle) -> Iterator[str]:
+    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
+    for job in bundle.jobs:
+        given = bundle.function(job).get("Environment", {}).get("Variables", {})
+        for name, field in fields.items():
+            if name not in given and name not in OF_LAMBDA | OF_SOME and not field.default:
+                yield f"{job} does not get {name}, which has no default"
+        for name in given.keys() - fields.keys():
+            if not name.startswith(("POWERTOOLS_", "SCHOOLBELL_")):
+                yield f"{job} gets {name}, which nothing reads"
+        yield from _differs(f"{job}: SCHOOLBELL_STACK", given.get("SCHOOLBELL_STACK"), STACK)
+        yield from _differs(f"{job}: AWS_ACCOUNT_ID", given.get("AWS_ACCOUNT_ID"), ACCOUNT)
+
+
+# ---- queues
+
+
+@rule
+def every_queue_has_a_dead_letter_queue(bundle: Bundle) -> Iterator[str]:
+    for job, queue in _queues(bundle):
+        arn = queue.get("RedrivePolicy", {}).get("deadLetterTargetArn", "")
+        yield from _differs(f"{job}: the queue's dead letters", arn.rpartition(":")[2], f"{job.resource_name}-dlq")
+
+
+@rule
+def dead_letters_are_kept_for_14_days(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, queue in template.of_type("AWS::SQS::Queue"):
+            if queue["QueueName"].endswith("-dlq"):
+                yield from _differs(f"{domain}: {logical_id}", queue.get("MessageRetentionPeriod"), 14 * DAY)
+
+
+@rule
+def messages_are_tried_as_often_as_jobs_believe(bundle: Bundle) -> Iterator[str]:
+    for job, queue in _queues(bundle):
+        tries = queue.get("RedrivePolicy", {}).get("maxReceiveCount", 0)
+        if tries < 5:
+            yield f"{job}: maxReceiveCount is {tries}"
+        believed = bundle.function(job)["Environment"]["Variables"].get("MAX_RECEIVE_COUNT")
+        yield from _differs(f"{job}: MAX_RECEIVE_COUNT", believed, str(tries))
+
+
+@rule
+def messages_are_hidden_for_six_timeouts(bundle: Bundle) -> Iterator[str]:
+    for job, queue in _queues(bundle):
+        hidden, timeout = queue.get("VisibilityTimeout", 30), bundle.function(job).get("Timeout", 3)
+        if hidden < 6 * timeout:
+            yield f"{job}: messages are hidden for {hidden} s, its function may take {timeout} s"
+
+
+@rule
+def concurrency_is_limited_at_the_queue(bundle: Bundle) -> Iterator[str]:
+    for job, _ in _queues(bundle):
+        mapping = _mapping(bundle, job)
+        if not 2 <= mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0) <= 1000:
+            yield f"{job}: no MaximumConcurrency at its queue"
+    for job in bundle.jobs:
+        if "ReservedConcurrentExecutions" in bundle.function(job):
+            yield f"{job}: reserved concurrency makes Lambda throttle the queue's poller, which costs messages receives"
+
+
+@rule
+def batches_report_their_failures(bundle: Bundle) -> Iterator[str]:
+    for job, _ in _queues(bundle):
+        mapping = _mapping(bundle, job)
+        if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+            yield f"{job}: one failed message would bring the whole batch back"
+        if mapping.get("BatchSize", 10) > 10 and mapping.get("MaximumBatchingWindowInSeconds", 0) < 1:
+            yield f"{job}: AWS refuses a batch of more than 10 without a window"
+
+
+# ---- functions and what rings them
+
+
+@rule
+def functions_end_in_time(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        timeout = bundle.function(job).get("Timeout", 3)
+        if not 60 <= timeout <= 900:
+            yield f"{job}: its timeout is {timeout} s"
+
+
+@rule
+def functions_run_alike(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        function = bundle.function(job)
+        yield from _differs(f"{job}: runtime", function.get("Runtime"), "python3.13")
+        yield from _differs(f"{job}: handler", function.get("Handler"), "app.handler")
+        yield from _differs(f"{job}: tracing", function.get("TracingConfig"), {"Mode": "Active"})
+        yield from _differs(f"{job}: architecture", function.get("Architectures"), ["arm64"])
+        if "VpcConfig" not in function:
+            yield f"{job}: does not join the VPC that is given"
+
+
+@rule
+def nothing_is_lost_that_nobody_waits_for(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        retries = [
+            properties
+            for _, properties in bundle.templates[job.domain].of_type("AWS::Lambda::EventInvokeConfig")
+            if properties["FunctionName"] == job.resource_name
+        ]
+        kept = [
+            properties["DestinationConfig"]["OnFailure"]["Destination"].rpartition(":")[2] for properties in retries
+        ]
+        yield from _differs(f"{job}: where failed invocations go", kept, [f"{job.resource_name}-dlq"])
+
+
+@rule
+def every_delivery_is_retried_and_then_kept(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.domains.items():
+        for logical_id, properties in template.of_type("AWS::Scheduler::Schedule", "AWS::Events::Rule"):
+            for target in _targets(properties):
+                job = target["Arn"].rpartition(":")[2]
+                letters = target.get("DeadLetterConfig", {}).get("Arn", "").rpartition(":")[2]
+                yield from _differs(f"{domain}: the dead letters of {logical_id}", letters, f"{job}-dlq")
+                if not target.get("RetryPolicy", {}).get("MaximumRetryAttempts"):
+                    yield f"{domain}: {logical_id} is not retried"
+                if properties.get("EventPattern") or properties.get("ScheduleExpression", "").startswith("rate("):
+                    yield from _refused(template, f"{domain}: {logical_id}", properties["Name"], letters)
+
+
+@rule
+def clocks_that_people_read_know_the_time_zone(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.domains.items():
+        for logical_id, properties in template.of_type("AWS::Events::Rule"):
+            if properties.get("ScheduleExpression", "").startswith("cron("):
+                yield f"{domain}: {logical_id} is a cron rule, which knows UTC only; make it a ScheduleV2"
+        for logical_id, resource in template.source["Resources"].items():
+            events = resource.get("Properties", {}).get("Events", {}) if isinstance(resource, dict) else {}
+            for name, event in events.items():
+                if event["Type"] == "ScheduleV2":
+                    zone = event["Properties"].get("ScheduleExpressionTimezone")
+                    yield from _differs(f"{domain}: the zone of {logical_id}{name}", zone, {"Ref": "TimeZone"})
+
+
+@rule
+def schedules_tell_jobs_which_occurrence_it_is(bundle: Bundle) -> Iterator[str]:
+    expected = {"scheduled_for": "<aws.scheduler.scheduled-time>"}
+    for domain, template in bundle.domains.items():
+        for logical_id, properties in template.of_type("AWS::Scheduler::Schedule"):
+            given = json.loads(properties["Target"].get("Input", "null"))
+            yield from _differs(f"{domain}: the input of {logical_id}", given, expected)
+            yield from _differs(f"{domain}: the group of {logical_id}", properties.get("GroupName"), STACK)
+
+
+@rule
+def every_function_has_a_log_that_ends(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        log = bundle.templates[job.domain].properties(f"{job.logical_id}Log")
+        if not log.get("RetentionInDays"):
+            yield f"{job}: its log is kept for ever"
+
+
+# ---- permissions
+
+
+@rule
+def every_function_has_a_role_of_its_own(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        role = bundle.function(job).get("Role", "")
+        yield from _differs(f"{job}: role", role.rpartition("/")[2], f"{job.logical_id}Role")
+
+
+@rule
+def roles_hold_no_policies_of_amazon(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, role in template.of_type("AWS::IAM::Role"):
+            for policy in role.get("ManagedPolicyArns", []):
+                if policy != "JobPolicy":
+                    yield f"{domain}: {logical_id} holds {policy}"
+
+
+@rule
+def permissions_have_no_wildcard_actions(bundle: Bundle) -> Iterator[str]:
+    for where, statement in _permissions(bundle):
+        for action in _list(statement.get("Action")):
+            if "*" in action:
+                yield f"{where} allows {action}"
+        if "NotAction" in statement or "NotResource" in statement:
+            yield f"{where} allows all but something"
+
+
+@rule
+def permissions_name_their_resources(bundle: Bundle) -> Iterator[str]:
+    for where, statement in _permissions(bundle):
+        for resource in _list(statement.get("Resource")):
+            actions = _list(statement["Action"])
+            if resource == "*" and not UNNAMEABLE.issuperset(actions):
+                yield f"{where} allows {', '.join(actions)} on everything"
+            elif re.search(r":(\*|[^:]*[^\w/-]\*)$", resource) and ":log-group:" not in resource:
+                yield f"{where} allows {', '.join(actions)} on {resource}"
+            elif resource.endswith(f"{STACK}-*") and where.split(": ")[1].split(" ")[0] not in SENDS_FOR_ALL:
+                yield f"{where} allows {', '.join(actions)} on the whole stack"
+
+
+@rule
+def roles_are_passed_to_one_service_only(bundle: Bundle) -> Iterator[str]:
+    for where, statement in _permissions(bundle):
+        if "iam:PassRole" in _list(statement["Action"]):
+            condition = statement.get("Condition", {}).get("StringEquals", {})
+            if "iam:PassedToService" not in condition:
+                yield f"{where} passes a role to any service"
+
+
+@rule
+def other_services_act_for_this_account_only(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, role in template.of_type("AWS::IAM::Role"):
+            for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+                service = statement["Principal"]["Service"]
+                condition = statement.get("Condition", {}).get("StringEquals", {})
+                if service != "lambda.amazonaws.com" and condition.get("aws:SourceAccount") != ACCOUNT:
+                    yield f"{domain}: {logical_id} may be assumed by {service} for any account"
+
+
+# ---- encryption
+
+
+@rule
+def data_is_encrypted(bundle: Bundle) -> Iterator[str]:
+    wanted: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "AWS::SQS::Queue": lambda queue: queue.get("SqsManagedSseEnabled") is True or queue.get("KmsMasterKeyId"),
+        "AWS::SNS::Topic": lambda topic: topic.get("KmsMasterKeyId"),
+        "AWS::S3::Bucket": lambda bucket: bucket.get("BucketEncryption"),
+        "AWS::DynamoDB::Table": lambda table: table.get("SSESpecification", {}).get("SSEEnabled"),
+    }
+    for domain, template in bundle.templates.items():
+        for kind, is_encrypted in wanted.items():
+            for logical_id, properties in template.of_type(kind):
+                if not is_encrypted(properties):
+                    yield f"{domain}: {logical_id} is not encrypted"
+
+
+@rule
+def data_travels_by_tls_only(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        denied = {
+            resource
+            for _, policy in template.of_type("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy", "AWS::S3::BucketPolicy")
+            for resource in _denied_without_tls(policy["PolicyDocument"])
+        }
+        for logical_id, resource in template.resources.items():
+            properties = resource.get("Properties", {})
+            match resource["Type"]:
+                case "AWS::SQS::Queue":
+                    is_denied = any(arn.endswith(f":{properties['QueueName']}") for arn in denied)
+                case "AWS::SNS::Topic":
+                    is_denied = any(arn.endswith(f":{properties['TopicName']}") for arn in denied)
+                case "AWS::S3::Bucket":
+                    is_denied = {f"arn:aws:s3:::{logical_id}", f"arn:aws:s3:::{logical_id}/*"} <= denied
+                case "AWS::DynamoDB::Table":
+                    document = properties.get("ResourcePolicy", {}).get("PolicyDocument", {"Statement": []})
+                    is_denied = any(
+                        arn.endswith(f"/{properties['TableName']}") for arn in _denied_without_tls(document)
+                    )
+                case _:
+                    continue
+            if not is_denied:
+                yield f"{domain}: {logical_id} takes requests without TLS"
+
+
+@rule
+def buckets_are_private_and_stay(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, bucket in template.of_type("AWS::S3::Bucket"):
+            blocks = bucket.get("PublicAccessBlockConfiguration", {})
+            if len(blocks) != 4 or not all(blocks.values()):
+                yield f"{domain}: {logical_id} may be made public"
+            if template.resources[logical_id].get("DeletionPolicy") != "Retain":
+                yield f"{domain}: {logical_id} goes with the stack"
+
+
+# ---- state machines
+
+
+@rule
+def state_machines_know_their_functions(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.domains.items():
+        for logical_id, machine in template.of_type("AWS::StepFunctions::StateMachine"):
+            source = template.source["Resources"][logical_id]["Properties"]
+            definition = bundle.files[f"functions/{domain}/{source['DefinitionUri']}"]
+            given = machine.get("DefinitionSubstitutions", {})
+            for name in sorted(given.keys() ^ set(re.findall(r"\$\{(\w+)\}", definition))):
+                where = "for nothing" if name in given else "in its definition only"
+                yield f"{domain}: {logical_id} has {name} {where}"
+            allowed = {
+                resource
+                for where, statement in _permissions(bundle)
+                if where.startswith(f"{domain}: {logical_id}Role")
+                and "lambda:InvokeFunction" in _list(statement["Action"])
+                for resource in _list(statement["Resource"])
+            }
+            for arn in sorted(set(given.values()) ^ allowed):
+                yield f"{domain}: {logical_id} may call {arn}, or calls it: not both"
+
+
+# ---- what the rules are made of
+
+
+def _differs(what: str, given: object, expected: object) -> Iterator[str]:
+    if given != expected:
+        yield f"{what} is {given!r}, not {expected!r}"
+
+
+def _list(value: Json) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _queues(bundle: Bundle) -> Iterator[tuple[Job, dict[str, Json]]]:
+    for job in bundle.jobs:
+        if queue := bundle.queue(job):
+            yield job, queue
+
+
+def _mapping(bundle: Bundle, job: Job) -> dict[str, Json]:
+    """The event source mapping from a job's queue to its function; empty if there is none."""
+    for _, mapping in bundle.templates[job.domain].of_type("AWS::Lambda::EventSourceMapping"):
+        if mapping["FunctionName"] == job.resource_name and mapping["EventSourceArn"].endswith(f":{job.resource_name}"):
+            return mapping
+    return {}
+
+
+def _targets(properties: dict[str, Json]) -> list[dict[str, Json]]:
+    """The targets of a rule, or the one of a schedule."""
+    return [properties["Target"]] if "Target" in properties else list(properties.get("Targets", []))
+
+
+def _declared_name(app: str) -> str | None:
+    """The job's name as its module says it: the decorator's first argument, or the constant JOB."""
+    for node in ast.parse(app).body:
+        match node:
+            case ast.FunctionDef(
+                name="handler", decorator_list=[ast.Call(args=[ast.Constant(value=str(name)), *_]), *_]
+            ):
+                return name
+            case ast.Assign(targets=[ast.Name(id="JOB")], value=ast.Constant(value=str(name))):
+                return name
+    return None
+
+
+def _tests_of(bundle: Bundle, domain: str) -> Iterator[str]:
+    return (text for path, text in bundle.files.items() if path.startswith(f"tests/integration/{domain}/test_"))
+
+
+def _tests(text: str, job: Job) -> bool:
+    return f"functions.{job.domain}.{job.folder}" in text
+
+
+def _misfits(bundle: Bundle, job: Job, text: str) -> Iterator[str]:
+    """Where an event file is not what the job's trigger sends."""
+    try:
+        event = json.loads(text)
+    except ValueError as error:
+        yield f"{job}: its event is not JSON: {error}"
+        return
+    if not isinstance(event, dict):
+        yield f"{job}: its event is not an object"
+    elif bundle.queue(job):
+        for record in event.get("Records", [{}]):
+            arn = str(record.get("eventSourceARN", ""))
+            yield from _differs(f"{job}: eventSource in its event", record.get("eventSource"), "aws:sqs")
+            yield from _differs(f"{job}: the queue in its event", arn.rpartition(":")[2], job.resource_name)
+
+
+def _has_switch(root: Template, domain: str) -> bool:
+    application, parameter = root.source["Resources"].get(domain.capitalize(), {}), f"{domain.capitalize()}Enabled"
+    condition = root.source["Conditions"].get(application.get("Condition"), {})
+    return parameter in root.source["Parameters"] and condition == {"Fn::Equals": [{"Ref": parameter}, "true"]}
+
+
+def _refused(template: Template, where: str, name: str, queue: str) -> Iterator[str]:
+    """EventBridge sends dead letters with no role: the queue itself has to let the rule."""
+    for _, policy in template.of_type("AWS::SQS::QueuePolicy"):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            if statement["Effect"] == "Allow" and statement["Resource"].endswith(f":{queue}"):
+                source = statement["Condition"]["ArnLike"]["aws:SourceArn"].rpartition("/")[2]
+                if re.fullmatch(source.replace("*", ".*"), name):
+                    return
+    yield f"{where} may not send to {queue}"
+
+
+def _permissions(bundle: Bundle) -> Iterator[tuple[str, dict[str, Json]]]:
+    """What roles are allowed, with where that stands."""
+    for domain, template in bundle.templates.items():
+        for logical_id, properties in template.of_type("AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+            documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+            if "PolicyDocument" in properties:
+                documents.append(properties["PolicyDocument"])
+            for document in documents:
+                for statement in _list(document["Statement"]):
+                    if statement["Effect"] == "Allow":
+                        yield f"{domain}: {logical_id}", statement
+
+
+def _denied_without_tls(document: dict[str, Json]) -> Iterator[str]:
+    for statement in document["Statement"]:
+        is_for_all = statement.get("Principal") in ("*", {"AWS": "*"}) and statement["Effect"] == "Deny"
+        if is_for_all and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}:
+            yield from _list(statement["Resource"])

@@ -1,0 +1,226 @@
+"""The bundle keeps the project's rules, and each rule would notice if it did not."""
+
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.template.bundle import ACCOUNT, REGION, Bundle, bundle, loops
+from tests.template.rules import RULES
+
+type Break = Callable[[Bundle], object]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_bundle_keeps_the_rule(rule: str) -> None:
+    assert list(RULES[rule](bundle())) == []
+
+
+def tutoring(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The properties of a resource of the tutoring domain."""
+    properties: dict[str, Any] = bundle.templates["tutoring"].resources[name]["Properties"]
+    return properties
+
+
+def source(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The same as they are written."""
+    properties: dict[str, Any] = bundle.templates["tutoring"].source["Resources"][name]["Properties"]
+    return properties
+
+
+def root(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The properties of a resource that the domains share."""
+    properties: dict[str, Any] = bundle.root.resources[name]["Properties"]
+    return properties
+
+
+def permission(bundle: Bundle, name: str, number: int = 0) -> dict[str, Any]:
+    """A statement of a policy of the tutoring domain."""
+    statement: dict[str, Any] = tutoring(bundle, name)["PolicyDocument"]["Statement"][number]
+    return statement
+
+
+def own(bundle: Bundle, name: str) -> list[dict[str, Any]]:
+    """The statements of a role's own policy."""
+    statements: list[dict[str, Any]] = tutoring(bundle, name)["Policies"][0]["PolicyDocument"]["Statement"]
+    return statements
+
+
+APP = "functions/tutoring/auto_complete/app.py"
+EVENT = "events/tutoring/auto_complete.json"
+
+BREAKS: dict[str, list[Break]] = {
+    "every_job_is_in_its_template": [
+        lambda b: b.files.update({"functions/tutoring/forgotten/app.py": ""}),
+        lambda b: b.files.pop(APP),
+    ],
+    "every_job_has_its_name_everywhere": [
+        lambda b: tutoring(b, "AutoComplete").update(FunctionName="schoolbell-tutoring-autocomplete"),
+        lambda b: tutoring(b, "AutoCompleteQueue").update(QueueName="schoolbell-tutoring-completion"),
+        lambda b: tutoring(b, "AutoCompleteDeadLetters").update(QueueName="schoolbell-tutoring-dead"),
+        lambda b: tutoring(b, "AutoCompleteLog").update(LogGroupName="/aws/lambda/other"),
+        lambda b: source(b, "AutoComplete").update(CodeUri="session_events"),
+        lambda b: b.files.update({APP: b.files[APP].replace("tutoring.auto-complete", "tutoring.autocomplete")}),
+    ],
+    "every_schedule_has_its_jobs_name": [
+        lambda b: tutoring(b, "DriveSyncDaily").update(Name="schoolbell-tutoring-nightly"),
+        lambda b: tutoring(b, "SessionSweepEvery").update(Name="schoolbell-tutoring-session-sweep-2"),
+    ],
+    "every_name_begins_with_the_stacks": [
+        lambda b: root(b, "ResilienceTable").update(TableName="resilience"),
+        lambda b: tutoring(b, "WaitlistCascade").update(StateMachineName="schoolbell-cascade"),
+    ],
+    "every_job_has_an_event_and_a_test": [
+        lambda b: b.files.pop(EVENT),
+        lambda b: b.files.update({EVENT: "{"}),
+        lambda b: b.files.update({EVENT: "[]"}),
+        lambda b: b.files.update({EVENT: '{"session_id": "1"}'}),
+        lambda b: b.files.update({EVENT: b.files[EVENT].replace("tutoring-auto-complete", "tutoring-other")}),
+        lambda b: b.files.update({"events/tutoring/no_such_job.json": "{}"}),
+        lambda b: [b.files.pop(path) for path in list(b.files) if path.startswith("tests/integration/tutoring")],
+    ],
+    "clocks_stand_in_templates_only": [
+        lambda b: b.files.update({APP: b.files[APP] + '\nWHEN = "cron(0 3 * * ? *)"\n'}),
+        lambda b: b.files.update({"shared/schoolbell/when.py": '"""Runs at rate(5 minutes)."""'}),
+    ],
+    "the_loops_are_the_same_in_every_domain": [
+        lambda b: loops(b.templates["tutoring"].source)["CalledJobs"][2]["${Job}Log"]["Properties"].update(Tags=[]),
+    ],
+    "the_root_deploys_every_domain": [
+        lambda b: b.root.source["Resources"].pop("Tutoring"),
+        lambda b: b.root.source["Resources"]["Tutoring"].pop("Condition"),
+        lambda b: b.root.source["Resources"]["Tutoring"]["Properties"]["Parameters"].pop("TimeZone"),
+        lambda b: b.root.source["Resources"]["Tutoring"]["Properties"]["Parameters"].update(New="x"),
+    ],
+    "functions_get_the_settings_they_read": [
+        lambda b: tutoring(b, "SessionEvents")["Environment"]["Variables"].pop("DATABASE_SECRET_ID"),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(DATABASE_SECRET_ARN="x"),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("AWS_ACCOUNT_ID"),
+    ],
+    "every_queue_has_a_dead_letter_queue": [
+        lambda b: tutoring(b, "AutoCompleteQueue").pop("RedrivePolicy"),
+        lambda b: tutoring(b, "AutoCompleteQueue")["RedrivePolicy"].update(
+            deadLetterTargetArn=f"arn:aws:sqs:{REGION}:{ACCOUNT}:schoolbell-tutoring-drive-copy-dlq"
+        ),
+    ],
+    "dead_letters_are_kept_for_14_days": [
+        lambda b: tutoring(b, "AutoCompleteDeadLetters").pop("MessageRetentionPeriod"),
+    ],
+    "messages_are_tried_as_often_as_jobs_believe": [
+        lambda b: tutoring(b, "AutoCompleteQueue")["RedrivePolicy"].update(maxReceiveCount=3),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(MAX_RECEIVE_COUNT="3"),
+    ],
+    "messages_are_hidden_for_six_timeouts": [
+        lambda b: tutoring(b, "AutoComplete").update(Timeout=61),
+        lambda b: tutoring(b, "AutoCompleteQueue").pop("VisibilityTimeout"),
+    ],
+    "concurrency_is_limited_at_the_queue": [
+        lambda b: tutoring(b, "AutoCompleteMessages").pop("ScalingConfig"),
+        lambda b: tutoring(b, "AutoComplete").update(ReservedConcurrentExecutions=5),
+        lambda b: b.templates["tutoring"].resources.pop("AutoCompleteMessages"),
+    ],
+    "batches_report_their_failures": [
+        lambda b: tutoring(b, "AutoCompleteMessages").pop("FunctionResponseTypes"),
+        lambda b: tutoring(b, "AutoCompleteMessages").pop("MaximumBatchingWindowInSeconds"),
+    ],
+    "functions_end_in_time": [
+        lambda b: tutoring(b, "AutoComplete").update(Timeout=901),
+        lambda b: tutoring(b, "AutoComplete").pop("Timeout"),
+    ],
+    "functions_run_alike": [
+        lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),
+        lambda b: tutoring(b, "AutoComplete").pop("TracingConfig"),
+        lambda b: tutoring(b, "AutoComplete").pop("VpcConfig"),
+    ],
+    "nothing_is_lost_that_nobody_waits_for": [
+        lambda b: b.templates["tutoring"].resources.pop("SessionSweepRetries"),
+        lambda b: tutoring(b, "SessionSweepRetries")["DestinationConfig"]["OnFailure"].update(Destination="arn:x"),
+    ],
+    "every_delivery_is_retried_and_then_kept": [
+        lambda b: tutoring(b, "DriveSyncDaily")["Target"].pop("DeadLetterConfig"),
+        lambda b: tutoring(b, "SessionSweepEvery")["Targets"][0].pop("RetryPolicy"),
+        lambda b: tutoring(b, "SessionSweepDeadLettersPolicy")["PolicyDocument"]["Statement"].pop(),
+    ],
+    "clocks_that_people_read_know_the_time_zone": [
+        lambda b: source(b, "DriveSync")["Events"]["Daily"]["Properties"].pop("ScheduleExpressionTimezone"),
+        lambda b: tutoring(b, "SessionSweepEvery").update(ScheduleExpression="cron(0 6 * * ? *)"),
+    ],
+    "schedules_tell_jobs_which_occurrence_it_is": [
+        lambda b: tutoring(b, "DriveSyncDaily")["Target"].pop("Input"),
+        lambda b: tutoring(b, "DriveSyncDaily").pop("GroupName"),
+    ],
+    "every_function_has_a_log_that_ends": [
+        lambda b: tutoring(b, "AutoCompleteLog").pop("RetentionInDays"),
+        lambda b: b.templates["tutoring"].resources.pop("AutoCompleteLog"),
+    ],
+    "every_function_has_a_role_of_its_own": [
+        lambda b: tutoring(b, "AutoComplete").update(Role=tutoring(b, "DriveSync")["Role"]),
+    ],
+    "roles_hold_no_policies_of_amazon": [
+        lambda b: tutoring(b, "AutoCompleteRole")["ManagedPolicyArns"].append(
+            "arn:aws:iam::aws:policy/PowerUserAccess"
+        ),
+    ],
+    "permissions_have_no_wildcard_actions": [
+        lambda b: permission(b, "GoogleAccess", 1).update(Action="dynamodb:*"),
+        lambda b: own(b, "AutoCompleteRole")[0].update(Action=["logs:Put*"]),
+        lambda b: own(b, "AutoCompleteRole")[0].update(NotAction="iam:*"),
+    ],
+    "permissions_name_their_resources": [
+        lambda b: own(b, "AutoCompleteRole")[2].update(Resource="*"),
+        lambda b: permission(b, "GoogleAccess", 0).update(
+            Resource=f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:*"
+        ),
+        lambda b: own(b, "AutoCompleteRole")[2].update(Resource=f"arn:aws:sqs:{REGION}:{ACCOUNT}:schoolbell-*"),
+    ],
+    "roles_are_passed_to_one_service_only": [
+        lambda b: permission(b, "SessionEventsAccess", 1).pop("Condition"),
+    ],
+    "other_services_act_for_this_account_only": [
+        lambda b: tutoring(b, "OneShotRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
+    ],
+    "data_is_encrypted": [
+        lambda b: tutoring(b, "AutoCompleteQueue").update(SqsManagedSseEnabled=False),
+        lambda b: root(b, "StudentNotifications").pop("KmsMasterKeyId"),
+        lambda b: root(b, "ArchiveBucket").pop("BucketEncryption"),
+        lambda b: root(b, "ResilienceTable").pop("SSESpecification"),
+    ],
+    "data_travels_by_tls_only": [
+        lambda b: b.templates["tutoring"].resources.pop("AutoCompleteQueuePolicy"),
+        lambda b: b.templates["tutoring"].resources.pop("AutoCompleteDeadLettersPolicy"),
+        lambda b: b.root.resources.pop("StudentNotificationsPolicy"),
+        lambda b: root(b, "ArchiveBucketPolicy")["PolicyDocument"]["Statement"][0]["Resource"].pop(),
+        lambda b: root(b, "ResilienceTable").pop("ResourcePolicy"),
+    ],
+    "buckets_are_private_and_stay": [
+        lambda b: root(b, "ArchiveBucket")["PublicAccessBlockConfiguration"].update(BlockPublicPolicy=False),
+        lambda b: b.root.resources["ArchiveBucket"].pop("DeletionPolicy"),
+    ],
+    "state_machines_know_their_functions": [
+        lambda b: tutoring(b, "WaitlistCascade")["DefinitionSubstitutions"].pop("WaitlistOfferArn"),
+        lambda b: own(b, "WaitlistCascadeRole")[0]["Resource"].pop(),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "break_it"),
+    [pytest.param(rule, b, id=f"{rule}-{n}") for rule, bs in BREAKS.items() for n, b in enumerate(bs)],
+)
+def test_rule_notices_when_it_is_broken(rule: str, break_it: Break) -> None:
+    broken = bundle().copy()
+    before = len(list(RULES[rule](broken)))
+    break_it(broken)
+    assert len(list(RULES[rule](broken))) > before
+
+
+def test_no_rule_is_taken_on_trust() -> None:
+    assert BREAKS.keys() == RULES.keys()
+
+
+def test_sam_cli_expands_the_loops_in_every_environment() -> None:
+    environments = tomllib.loads(bundle().files["samconfig.toml"])
+    for name, commands in environments.items():
+        if isinstance(commands, dict):
+            assert commands["global"]["parameters"]["language_extensions"] is True, name
