@@ -1,0 +1,24 @@
+"""What Lambda tells a function about the invocation."""
+
+from datetime import timedelta
+from typing import Protocol
+
+
+class LambdaContext(Protocol):
+    """The part of Lambda's context object that jobs use."""
+
+    @property
+    def aws_request_id(self) -> str:
+        """The id of the invocation; Lambda's own retry of an event keeps it."""
+
+    @property
+    def invoked_function_arn(self) -> str:
+        """The ARN that was invoked."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda ends the invocation."""
+
+
+def remaining_time(context: LambdaContext) -> timedelta:
+    """How long the invocation may still take."""
+    return timedelta(milliseconds=context.get_remaining_time_in_millis())

@@ -1,0 +1,172 @@
+"""SQS messages as a function gets them, and what it does to them: wait, send again, put on the dead-letter queue."""
+
+import random
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import batched
+from typing import Any
+
+from schoolbell import aws
+from schoolbell.jobs.outbox import MESSAGES_A_BATCH, OUTBOX_ID, SENDERS
+from schoolbell.jobs.outcomes import InvalidEvent, Payload
+from schoolbell.resilience.backoff import Backoff
+
+RETRY = Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=15))
+"""How long a failed message waits: up to 5, 10, 20, 40 seconds; source 004 starts at 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One record of an SQS event."""
+
+    id: str
+    body: str
+    receipt_handle: str
+    attempt: int
+    """How often it has been received, this time included."""
+    group: str | None
+    attributes: dict[str, dict[str, Any]]
+    """The message attributes, as `SendMessage` takes them."""
+
+    @property
+    def outbox_id(self) -> str | None:
+        """The outbox row it came from, if a job sent it."""
+        value = self.attributes.get(OUTBOX_ID, {}).get("StringValue")
+        return value if value and value.isdecimal() and len(value) < 19 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Message[P: Payload]:
+    """A valid message."""
+
+    received: Received
+    payload: P
+
+    @property
+    def id(self) -> str:
+        """The SQS message id."""
+        return self.received.id
+
+    @property
+    def attempt(self) -> int:
+        """How often it has been received, this time included."""
+        return self.received.attempt
+
+
+def received_from(event: Any, job: str) -> list[Received]:
+    """The messages of an SQS event.
+
+    Raises:
+        InvalidEvent: the event comes from something other than SQS.
+    """
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records
+    ):
+        raise InvalidEvent(f"{job}: Records: expected an SQS event")
+    try:
+        return [_received(record) for record in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidEvent(f"{job}: Records: {type(error).__name__}: {error}") from None
+
+
+def _received(record: dict[str, Any]) -> Received:
+    attributes = record.get("attributes", {})
+    return Received(
+        id=record["messageId"],
+        body=record["body"],
+        receipt_handle=record["receiptHandle"],
+        attempt=int(attributes.get("ApproximateReceiveCount", 1)),
+        group=attributes.get("MessageGroupId"),
+        attributes={name: _attribute(value) for name, value in record.get("messageAttributes", {}).items()},
+    )
+
+
+def _attribute(value: dict[str, Any]) -> dict[str, Any]:
+    names = {"dataType": "DataType", "stringValue": "StringValue", "binaryValue": "BinaryValue"}
+    return {names[name]: content for name, content in value.items() if name in names and content is not None}
+
+
+def wait_before_retry(queue_url: str, messages: Iterable[tuple[Received, bool]]) -> None:
+    """Makes failed messages invisible for their backoff; those on their last attempt go on to the DLQ at once.
+
+    Args:
+        queue_url: the queue they came from.
+        messages: each with whether this was its last attempt.
+    """
+    entries = [
+        {
+            "Id": str(position),
+            "ReceiptHandle": message.receipt_handle,
+            "VisibilityTimeout": 0 if last else _seconds(RETRY.delay(message.attempt, random.random())),  # noqa: S311
+        }
+        for position, (message, last) in enumerate(messages)
+    ]
+    _in_batches(
+        entries, lambda batch: aws.client("sqs").change_message_visibility_batch(QueueUrl=queue_url, Entries=batch)
+    )
+
+
+def send_again(queue_url: str, messages: Iterable[tuple[Received, timedelta]]) -> set[str]:
+    """Puts copies of snoozed messages on their queue with a delay, and returns the ids of those that it took."""
+    return _send(
+        queue_url,
+        [
+            (message, {"DelaySeconds": _seconds(delay), "MessageAttributes": message.attributes})
+            for message, delay in messages
+        ],
+    )
+
+
+def send_to_dead_letter_queue(queue_url: str, messages: Iterable[tuple[Received, str]]) -> set[str]:
+    """Puts copies of messages on the dead-letter queue with the reason, and returns the ids of those that it took."""
+    return _send(
+        queue_url,
+        [
+            (
+                message,
+                {
+                    "MessageAttributes": {
+                        **dict(list(message.attributes.items())[:9]),
+                        "reason": {"DataType": "String", "StringValue": reason},
+                    }
+                },
+            )
+            for message, reason in messages
+        ],
+    )
+
+
+def _send(queue_url: str, messages: Sequence[tuple[Received, dict[str, Any]]]) -> set[str]:
+    entries = [
+        {
+            "Id": str(position),
+            "MessageBody": message.body,
+            **({"MessageGroupId": message.group} if message.group else {}),
+            **more,
+        }
+        for position, (message, more) in enumerate(messages)
+    ]
+    answers = _in_batches(
+        entries, lambda batch: aws.client("sqs").send_message_batch(QueueUrl=queue_url, Entries=batch)
+    )
+    return {messages[int(sent["Id"])][0].id for answer in answers for sent in answer.get("Successful", [])}
+
+
+def _in_batches(entries: Sequence[dict[str, Any]], call: Any) -> list[dict[str, Any]]:
+    """Calls for ten entries at a time, or one where ten would be over SQS's 1 MiB a request."""
+    if not entries:
+        return []
+    large = [entry for entry in entries if len(entry.get("MessageBody", "")) > 20_000]
+    small = [entry for entry in entries if len(entry.get("MessageBody", "")) <= 20_000]
+    batches = [*batched(small, MESSAGES_A_BATCH, strict=False), *((entry,) for entry in large)]
+    if len(batches) == 1:
+        return [call(list(batches[0]))]
+    with ThreadPoolExecutor(max_workers=min(SENDERS, len(batches))) as senders:
+        return list(senders.map(lambda batch: call(list(batch)), batches))
+
+
+def _seconds(delay: timedelta) -> int:
+    return max(0, round(delay.total_seconds()))

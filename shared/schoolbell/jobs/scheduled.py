@@ -1,0 +1,220 @@
+"""Jobs that a clock rings: EventBridge rules, EventBridge Scheduler, an operator."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import update_wrapper
+from typing import Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from schoolbell.jobs import leases, runs
+from schoolbell.jobs.context import HandedOn, JobContext, Progress
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
+from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.outbox import Outbox
+from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobError, Payload, Result, in_one_line
+from schoolbell.jobs.runtime import Runtime, runtime
+
+CLOCKS = ("aws.events", "aws.scheduler")
+
+
+class JobFailed(JobError):
+    """A scheduled run failed. Lambda logs this text, so it says what went wrong without personal data."""
+
+
+class NoData(Payload):
+    """A manual run of a job that takes no data."""
+
+
+class _Continuation(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    run_id: UUID
+
+
+class _Occurrence(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    scheduled_for: AwareDatetime
+    trigger: str = "schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class _Occasion:
+    """Why a function was invoked."""
+
+    trigger: str = "manual"
+    scheduled_for: datetime | None = None
+    continues: UUID | None = None
+    dry_run: bool = False
+    data: dict[str, Any] | None = None
+
+
+def scheduled_job[R: Result | None](
+    name: str, *, singleton: bool = False, dry_run: bool = False, data: type[Payload] = NoData
+) -> Callable[[Callable[..., R]], "ScheduledJob"]:
+    """Makes a function of a `JobContext` the Lambda handler of a scheduled job.
+
+    Args:
+        name: the job, e.g. `tutoring.lifecycle-detection`.
+        singleton: never runs twice at once, whatever its occurrences: it holds a lease.
+        dry_run: whether `{"dry_run": true}` is understood.
+        data: what a manual run may bring besides that; the function then takes it as its second argument.
+    """
+    return lambda function: ScheduledJob(name, function, singleton=singleton, has_dry_run=dry_run, data=data)
+
+
+class ScheduledJob:
+    """The Lambda handler of a scheduled job: one run for one scheduled time, however often that is delivered."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, singleton: bool, has_dry_run: bool, data: type[Payload]
+    ) -> None:
+        update_wrapper(self, function)
+        self.name = name
+        self._function = function
+        self._singleton = singleton
+        self._has_dry_run = has_dry_run
+        self._data = data
+        self._logger = logger_of(name)
+
+    def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
+        """Runs the job and says how that ended.
+
+        Raises:
+            InvalidEvent: the event is none that the job's triggers send.
+            JobFailed: the job raised; Lambda tries again, twice.
+        """
+        # Lambda reports the milliseconds left; the whole seconds above are what the function was given.
+        started_with = remaining_time(context)
+        on = runtime(started_with)
+        now = on.clock()
+        occasion = self._occasion(event)
+        on.database.check()
+        run = self._claim(on, occasion, context, now)
+        if run is None:
+            self._logger.info("run is done or being done")
+            return {"status": "skipped", "reason": "this run is done, or another invocation is at it"}
+        self._logger.append_keys(run_id=str(run.id))
+        job = JobContext(
+            name=self.name,
+            run_id=run.id,
+            now=now,
+            logger=self._logger,
+            database=on.database,
+            settings=on.settings,
+            outbox=Outbox(now),
+            remaining=lambda: remaining_time(context),
+            request_id=context.aws_request_id,
+            scheduled_for=run.scheduled_for,
+            dry_run=run.dry_run,
+            attempt=run.attempt,
+            phases={name: Progress(**stored) for name, stored in (run.cursor or {}).items()},
+        )
+        if self._singleton and not self._take_lease(on, job):
+            return self._end(on, job, None, {"status": "skipped", "reason": "an earlier run is not over"})
+        try:
+            result = self._work(job, run)
+        except HandedOn:
+            self._logger.info("run goes on in another invocation")
+            return {"status": "continued", "run_id": str(run.id)}
+        except Exception as error:
+            return self._fail(on, job, error, started_with)
+        count_run(self.name, failures=0, items=_items(job, result), duration=started_with - remaining_time(context))
+        return self._end(on, job, result, {"status": "completed"})
+
+    def _work(self, job: JobContext, run: runs.Run) -> Result | None:
+        self._logger.info("run started", attempt=run.attempt, dry_run=run.dry_run)
+        if self._data is NoData:
+            result: Result | None = self._function(job)
+        else:
+            result = self._function(job, self._data.model_validate(run.data or {}))
+        job.send_outbox()
+        return result
+
+    def _claim(self, on: Runtime, occasion: _Occasion, context: LambdaContext, now: datetime) -> runs.Run | None:
+        locked_until = now + remaining_time(context)
+        with on.database.transaction() as connection:
+            if occasion.continues:
+                return runs.claim_continued(
+                    connection,
+                    self.name,
+                    occasion.continues,
+                    request_id=context.aws_request_id,
+                    now=now,
+                    locked_until=locked_until,
+                )
+            return runs.claim(
+                connection,
+                self.name,
+                trigger=occasion.trigger,
+                scheduled_for=occasion.scheduled_for,
+                request_id=context.aws_request_id,
+                now=now,
+                locked_until=locked_until,
+                dry_run=occasion.dry_run,
+                data=occasion.data,
+            )
+
+    def _take_lease(self, on: Runtime, job: JobContext) -> bool:
+        with on.database.transaction() as connection:
+            return leases.take(connection, self.name, str(job.run_id), job.now, job.deadline + leases.HAND_OVER)
+
+    def _end(self, on: Runtime, job: JobContext, result: Result | None, outcome: dict[str, Any]) -> dict[str, Any]:
+        with on.database.transaction() as connection:
+            runs.complete(connection, job.run_id, result, on.clock(), skipped=outcome.get("reason"))
+            if self._singleton:
+                leases.release(connection, self.name, str(job.run_id))
+        stored = runs.as_json(result)
+        self._logger.info("run ended", **outcome, result=stored)
+        return {**outcome, "run_id": str(job.run_id), "dry_run": job.dry_run, "result": stored}
+
+    def _fail(self, on: Runtime, job: JobContext, error: Exception, started_with: timedelta) -> dict[str, Any]:
+        reason = in_one_line(error)
+        self._logger.error("run failed", error=reason, frames=runs.frames(error))
+        count_run(self.name, failures=1, items=0, duration=started_with - job.remaining())
+        try:
+            with on.database.transaction() as connection:
+                runs.fail(connection, job.run_id, error, on.clock())
+                if self._singleton:
+                    leases.release(connection, self.name, str(job.run_id))
+        except Exception as not_recorded:  # most likely the database is what failed; the run's lock expires
+            self._logger.error("failure not recorded", error=in_one_line(not_recorded))
+        if isinstance(error, Discard):
+            return {"status": "failed", "run_id": str(job.run_id), "error": reason}
+        raise JobFailed(reason) from None
+
+    def _occasion(self, event: Any) -> _Occasion:
+        if not isinstance(event, Mapping):
+            raise InvalidEvent(f"{self.name}: expected a JSON object, got {type(event).__name__}")
+        try:
+            if "run_id" in event:
+                return _Occasion("continuation", continues=_Continuation.model_validate(event).run_id)
+            if "source" in event or "Records" in event:
+                return self._rung(event)
+            if "scheduled_for" in event:
+                occurrence = _Occurrence.model_validate(event)
+                return _Occasion(occurrence.trigger, occurrence.scheduled_for.astimezone(UTC))
+            return self._manual(dict(event))
+        except ValidationError as error:
+            raise InvalidEvent(f"{self.name}: {in_one_line(error)}") from None
+
+    def _rung(self, event: Mapping[str, Any]) -> _Occasion:
+        source = event.get("source", "a queue")
+        if source not in CLOCKS:
+            raise InvalidEvent(f"{self.name}: source: expected one of {', '.join(CLOCKS)}, got {str(source)[:100]}")
+        time = TypeAdapter(AwareDatetime).validate_python(event.get("time"))
+        return _Occasion("schedule", time.astimezone(UTC).replace(microsecond=0))
+
+    def _manual(self, event: dict[str, Any]) -> _Occasion:
+        dry_run = TypeAdapter(bool).validate_python(event.pop("dry_run", False), strict=True)
+        if dry_run and not self._has_dry_run:
+            raise InvalidEvent(f"{self.name}: dry_run: this job has no dry run")
+        data = self._data.model_validate(event)
+        return _Occasion(dry_run=dry_run, data=data.model_dump(mode="json") or None)
+
+
+def _items(job: JobContext, result: Result | None) -> int:
+    if job.phases:
+        return sum(progress.items for progress in job.phases.values())
+    return sum(value for _, value in result or () if isinstance(value, int) and not isinstance(value, bool))

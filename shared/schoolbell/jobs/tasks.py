@@ -1,0 +1,99 @@
+"""Jobs that a Step Functions state rings."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from functools import update_wrapper
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from schoolbell.jobs import runs
+from schoolbell.jobs.context import JobContext
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
+from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.outbox import Outbox
+from schoolbell.jobs.outcomes import InvalidEvent, Payload, Result, in_one_line
+from schoolbell.jobs.runtime import Runtime, runtime
+from schoolbell.jobs.scheduled import JobFailed
+
+
+def task_job[P: Payload, R: Result](
+    name: str, payload: type[P]
+) -> Callable[[Callable[[JobContext, P], R]], "TaskJob[P, R]"]:
+    """Makes a function of a `JobContext` and a payload the Lambda handler of a state; the result is the state's."""
+    return lambda function: TaskJob(name, function, payload)
+
+
+class TaskJob[P: Payload, R: Result]:
+    """The Lambda handler of a state of a state machine. What it raises, the machine retries or catches."""
+
+    def __init__(self, name: str, function: Callable[[JobContext, P], R], payload: type[P]) -> None:
+        update_wrapper(self, function)
+        self.name = name
+        self._function = function
+        self._payload = payload
+        self._logger = logger_of(name)
+
+    def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
+        """Does the state's work and returns its result.
+
+        Raises:
+            InvalidEvent: the machine gave what the payload model refuses.
+            JobFailed: the job raised.
+        """
+        started_with = remaining_time(context)
+        on = runtime(started_with)
+        now = on.clock()
+        job = JobContext(
+            name=self.name,
+            run_id=uuid4(),
+            now=now,
+            logger=self._logger,
+            database=on.database,
+            settings=on.settings,
+            outbox=Outbox(now),
+            remaining=lambda: remaining_time(context),
+            request_id=context.aws_request_id,
+            is_run_stored=False,
+        )
+        self._logger.append_keys(run_id=str(job.run_id))
+        try:
+            message = self._payload.model_validate_json(json.dumps(event))  # JSON mode: ids and times come as text
+        except ValidationError as error:
+            raise InvalidEvent(f"{self.name}: {in_one_line(error)}") from None
+        on.database.check()
+        try:
+            result = self._function(job, message)
+            job.send_outbox()
+        except Exception as error:
+            self._report(on, job, None, error, started_with)
+            raise JobFailed(in_one_line(error)) from None
+        self._report(on, job, result, None, started_with)
+        return runs.as_json(result) or {}
+
+    def _report(
+        self, on: Runtime, job: JobContext, result: R | None, error: Exception | None, started_with: timedelta
+    ) -> None:
+        failures = int(error is not None)
+        if error:
+            self._logger.error("task failed", error=in_one_line(error), frames=runs.frames(error))
+        count_run(self.name, failures=failures, items=1 - failures, duration=started_with - job.remaining())
+        try:
+            with on.database.transaction() as connection:
+                runs.record(
+                    connection,
+                    job.run_id,
+                    self.name,
+                    trigger="task",
+                    request_id=job.request_id,
+                    started_at=job.now,
+                    finished_at=on.clock(),
+                    total=1,
+                    failed=failures,
+                    result=result,
+                    error=error,
+                )
+        except Exception as not_recorded:  # history only; the task's own outcome stands
+            self._logger.error("run not recorded", error=in_one_line(not_recorded))
