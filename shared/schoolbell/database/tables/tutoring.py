@@ -98,7 +98,13 @@ students = Table(
     updated_at(),
     one_of("status", "active", "inactive", "erased"),
     Index("ix_students_teacher_id", "teacher_id"),
-    Index("ix_students_unerased", "last_activity_at", postgresql_where=text("status <> 'erased'")),
+    Index(
+        "ix_students_unerased",
+        text("COALESCE(last_activity_at, created_at)"),
+        "id",
+        postgresql_where=text("status <> 'erased'"),
+    ),
+    Index("ix_students_erased_at", "erased_at", "id", postgresql_where=text("erased_at IS NOT NULL")),
     schema="tutoring",
     info={"student": ("id",)},
     comment="The row of an erased student stays: its id is the pseudonym of the ledger",
@@ -479,6 +485,7 @@ scheduled_messages = Table(
         postgresql_where=text("status = 'pending' AND scheduled_for IS DISTINCT FROM send_at"),
     ),
     Index("ix_scheduled_messages_student_id", "student_id"),
+    Index("ix_scheduled_messages_with_body", "teacher_id", "send_at", postgresql_where=text("body IS NOT NULL")),
     schema="tutoring",
 )
 

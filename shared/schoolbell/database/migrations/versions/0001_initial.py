@@ -433,11 +433,18 @@ def create_tables() -> None:
         schema="tutoring",
         comment="The row of an erased student stays: its id is the pseudonym of the ledger",
     )
+    op.create_index(
+        "ix_students_erased_at",
+        "students",
+        ["erased_at", "id"],
+        schema="tutoring",
+        postgresql_where=sa.text("erased_at IS NOT NULL"),
+    )
     op.create_index("ix_students_teacher_id", "students", ["teacher_id"], schema="tutoring")
     op.create_index(
         "ix_students_unerased",
         "students",
-        ["last_activity_at"],
+        [sa.literal_column("COALESCE(last_activity_at, created_at)"), "id"],
         schema="tutoring",
         postgresql_where=sa.text("status <> 'erased'"),
     )
@@ -649,6 +656,13 @@ def create_tables() -> None:
         ["send_at"],
         schema="tutoring",
         postgresql_where=sa.text("status = 'pending' AND scheduled_for IS DISTINCT FROM send_at"),
+    )
+    op.create_index(
+        "ix_scheduled_messages_with_body",
+        "scheduled_messages",
+        ["teacher_id", "send_at"],
+        schema="tutoring",
+        postgresql_where=sa.text("body IS NOT NULL"),
     )
     op.create_table(
         "sessions",
