@@ -8,14 +8,14 @@ from collections.abc import Callable
 from email import message_from_bytes
 from typing import Any
 
-from local.sandbox.messages import Call, Reply, google_error
+from local.sandbox.messages import Call, Refusal, Reply, google_error
 from local.sandbox.world import File, World
 
 LARGEST_BATCH = 100
-_HAS_PROPERTY = re.compile(
+_TERM = re.compile(
     r"appProperties has \{ *key='(?P<key>(?:[^'\\]|\\.)*)' and value='(?P<value>(?:[^'\\]|\\.)*)' *\}"
+    r"|trashed *= *(?P<trashed>true|false)"
 )
-_TRASHED = re.compile(r"trashed *= *(true|false)")
 
 
 def operation(method: str, segments: list[str]) -> str | None:
@@ -79,18 +79,27 @@ def answer_batch(call: Call, answer_one: Callable[[Call], Reply]) -> Reply:
 
 
 def _list(call: Call, account: str, world: World) -> Reply:
-    query = call.query.get("q", "")
-    has, trashed = _HAS_PROPERTY.search(query), _TRASHED.search(query)
-    if query and not has and not trashed:
-        return google_error(400, "invalid", "Invalid Value", location=("parameter", "q"))
-    found = [file for file in world.files.values() if file.account == account]
-    if has:
-        key, value = _unquoted(has["key"]), _unquoted(has["value"])
-        found = [file for file in found if file.appProperties.get(key) == value]
-    if trashed:
-        found = [file for file in found if file.trashed == (trashed[1] == "true")]
+    found = [file for file in world.files.values() if file.account == account and _matches(file, call.query.get("q"))]
     size = int(call.query.get("pageSize", "100"))
     return Reply(200, {"kind": "drive#fileList", "files": [file.shown() for file in found[:size]]})
+
+
+def _matches(file: File, query: str | None) -> bool:
+    """Whether a file is what a query asks for: terms on appProperties and the trash, joined by `and`."""
+    rest = query or ""
+    while rest:
+        term = _TERM.match(rest)
+        if term is None:
+            raise Refusal(google_error(400, "invalid", "Invalid Value", location=("parameter", "q")))
+        if term["trashed"] and file.trashed != (term["trashed"] == "true"):
+            return False
+        if term["key"] is not None and file.appProperties.get(_unquoted(term["key"])) != _unquoted(term["value"]):
+            return False
+        rest = rest[term.end() :]
+        if rest and not rest.startswith(" and "):
+            raise Refusal(google_error(400, "invalid", "Invalid Value", location=("parameter", "q")))
+        rest = rest.removeprefix(" and ")
+    return True
 
 
 def _create(call: Call, account: str, world: World) -> Reply:
