@@ -59,16 +59,18 @@ class Progress:
 
 @dataclass(slots=True)
 class JobContext:
-    """The context of one run in one invocation. `now` is the only clock a job has."""
+    """The context of one run in one invocation. `now` and `current` are the only clocks a job has."""
 
     name: str
     run_id: UUID
     now: datetime
-    """When the invocation started, timezone-aware in UTC."""
+    """When the invocation started, timezone-aware in UTC; what a job decides by."""
     logger: Logger
     database: Database
     settings: Settings
     outbox: Outbox
+    given: timedelta
+    """How long the invocation may take in all."""
     remaining: Callable[[], timedelta]
     """Tells how long the invocation may still take."""
     request_id: str
@@ -80,9 +82,14 @@ class JobContext:
     """A run of messages gets its row when it is over, so there is none to count on before that."""
 
     @property
+    def current(self) -> datetime:
+        """The time as the invocation goes on: for claims and leases, which others compare with their own time."""
+        return self.now + (self.given - self.remaining())
+
+    @property
     def deadline(self) -> datetime:
         """When Lambda ends the invocation, on the clock of `now`."""
-        return self.now + self.remaining()
+        return self.now + self.given
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

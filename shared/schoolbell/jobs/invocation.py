@@ -1,6 +1,7 @@
 """What Lambda tells a function about the invocation."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Protocol
 
 
@@ -22,3 +23,9 @@ class LambdaContext(Protocol):
 def remaining_time(context: LambdaContext) -> timedelta:
     """How long the invocation may still take."""
     return timedelta(milliseconds=context.get_remaining_time_in_millis())
+
+
+def clock_of(context: LambdaContext, started: datetime) -> Callable[[], datetime]:
+    """The time as the invocation goes on, told by what Lambda says is left of it."""
+    given = remaining_time(context)
+    return lambda: started + (given - remaining_time(context))

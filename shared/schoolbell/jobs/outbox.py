@@ -7,7 +7,7 @@ message carries its row's id, by which consumers drop what they have handled alr
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -54,8 +54,8 @@ class Outgoing:
 class Outbox:
     """The outbox of one run: collects what its transactions write, and sends it after they commit."""
 
-    def __init__(self, now: datetime) -> None:
-        self._now = now
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
         self._claim = uuid4()
         self._written = 0
 
@@ -84,7 +84,7 @@ class Outbox:
             "payload": dict(payload),
             "dedup_key": dedup_key,
             "tenant": str(tenant) if tenant else None,
-            "available_at": available_at or self._now,
+            "available_at": available_at or self._clock(),
             **self._claimed(),
         }
         statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["dedup_key"])
@@ -100,10 +100,10 @@ class Outbox:
         """
         rows = messages.subquery("messages")
         names = [column.name for column in rows.c]
-        columns = [*rows.c, bindparam("claimed_by", self._claim), bindparam("claimed_until", self._now + CLAIM)]
+        columns = [*rows.c, bindparam("claimed_by", self._claim), bindparam("claimed_until", self._clock() + CLAIM)]
         if "available_at" not in names:
             names.append("available_at")
-            columns.insert(len(names) - 1, bindparam("available_at", self._now))
+            columns.insert(len(names) - 1, bindparam("available_at", self._clock()))
         statement = (
             insert(outbox)
             .from_select([*names, "claimed_by", "claimed_until"], Select(*columns))
@@ -119,13 +119,13 @@ class Outbox:
             return 0
         self._written = 0
         try:
-            return send_claimed(database, settings, self._claim, self._now)
+            return send_claimed(database, settings, self._claim, self._clock())
         except Exception as error:  # the rows are safe; the relay sends them
             logger.warning("outbox left to the relay", extra={"error": type(error).__name__})
             return 0
 
     def _claimed(self) -> dict[str, Any]:
-        return {"claimed_by": self._claim, "claimed_until": self._now + CLAIM}
+        return {"claimed_by": self._claim, "claimed_until": self._clock() + CLAIM}
 
 
 _READ_CLAIMED = text(

@@ -14,7 +14,7 @@ from schoolbell.database import is_unavailable
 from schoolbell.jobs import dead_letters, outbox, runs
 from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.dead_letters import DeadLetter
-from schoolbell.jobs.invocation import LambdaContext, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.messages import (
     Message,
     Received,
@@ -124,7 +124,8 @@ class QueueJob[P: Payload]:
             logger=self._logger,
             database=on.database,
             settings=on.settings,
-            outbox=outbox.Outbox(now),
+            outbox=outbox.Outbox(clock_of(context, now)),
+            given=started_with,
             remaining=lambda: remaining_time(context),
             request_id=context.aws_request_id,
             is_run_stored=False,

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext, Progress
-from schoolbell.jobs.invocation import LambdaContext, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobError, Payload, Result, in_one_line
@@ -85,7 +85,6 @@ class ScheduledJob:
             InvalidEvent: the event is none that the job's triggers send.
             JobFailed: the job raised; Lambda tries again, twice.
         """
-        # Lambda reports the milliseconds left; the whole seconds above are what the function was given.
         started_with = remaining_time(context)
         on = runtime(started_with)
         now = on.clock()
@@ -103,7 +102,8 @@ class ScheduledJob:
             logger=self._logger,
             database=on.database,
             settings=on.settings,
-            outbox=Outbox(now),
+            outbox=Outbox(clock_of(context, now)),
+            given=started_with,
             remaining=lambda: remaining_time(context),
             request_id=context.aws_request_id,
             scheduled_for=run.scheduled_for,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schoolbell.jobs import runs
 from schoolbell.jobs.context import JobContext
-from schoolbell.jobs.invocation import LambdaContext, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import InvalidEvent, Payload, Result, in_one_line
@@ -53,7 +53,8 @@ class TaskJob[P: Payload, R: Result]:
             logger=self._logger,
             database=on.database,
             settings=on.settings,
-            outbox=Outbox(now),
+            outbox=Outbox(clock_of(context, now)),
+            given=started_with,
             remaining=lambda: remaining_time(context),
             request_id=context.aws_request_id,
             is_run_stored=False,
