@@ -47,6 +47,15 @@ def failures(stack: str, port: int) -> list[str]:
     return said
 
 
+def is_stuck(stack: str, port: int) -> bool:
+    """Whether a deployment left the stack in a state from which CloudFormation takes no other."""
+    cloudformation = client("cloudformation", port)
+    statuses = [
+        found["StackStatus"] for found in cloudformation.describe_stacks()["Stacks"] if found["StackName"] == stack
+    ]
+    return any(status.endswith(("FAILED", "IN_PROGRESS")) or status == "ROLLBACK_COMPLETE" for status in statuses)
+
+
 def parameters(database_secret: str, sandbox: str) -> dict[str, str]:
     """The parameters of the stack on this machine."""
     return {

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-CONSOLE: Final = Console(highlight=False)
+CONSOLE: Final = Console(highlight=False, emoji=False)
 
 
 class Step:

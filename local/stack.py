@@ -76,7 +76,10 @@ def start_database(home: Home, state: State) -> str:
 
 def start_services(home: Home, state: State) -> None:
     """Start the emulator, and the stand-in for Google."""
-    if not alive(state.processes.get("emulator")):
+    emulator = state.processes.get("emulator")
+    if alive(emulator) and not state.deployed and deployment.is_stuck(state.stack, state.ports["emulator"]):
+        stop(emulator)
+    if not alive(emulator):
         with step("Emulator") as current:
             port = state.ports["emulator"] = free_port(state.ports.get("emulator"))
             state.deployed = ""
