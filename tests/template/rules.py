@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from schoolbell.jobs.context import HAND_ON_BELOW
 from schoolbell.settings import Settings
 from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops
 
@@ -240,6 +241,13 @@ def functions_end_in_time(bundle: Bundle) -> Iterator[str]:
         timeout = bundle.function(job).get("Timeout", 3)
         if not 60 <= timeout <= 900:
             yield f"{job}: its timeout is {timeout} s"
+        is_scheduled = any(
+            target["Arn"].endswith(f":{job.resource_name}")
+            for _, properties in bundle.templates[job.domain].of_type("AWS::Scheduler::Schedule", "AWS::Events::Rule")
+            for target in _targets(properties)
+        )
+        if is_scheduled and timeout < 4 * HAND_ON_BELOW.total_seconds():
+            yield f"{job}: with {timeout} s it would hand on to itself before it has done anything worth it"
 
 
 @rule

@@ -127,6 +127,7 @@ BREAKS: dict[str, list[Break]] = {
     "functions_end_in_time": [
         lambda b: tutoring(b, "AutoComplete").update(Timeout=901),
         lambda b: tutoring(b, "AutoComplete").pop("Timeout"),
+        lambda b: tutoring(b, "SessionSweep").update(Timeout=120),
     ],
     "functions_run_alike": [
         lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),
