@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from botocore.exceptions import EndpointConnectionError
 from sqlalchemy import Row, Table, func, select
@@ -21,6 +21,7 @@ from schoolbell.database.tables import platform, tutoring
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.fakes.step_functions import Clock, StepFunctions
+from tests.performing import Invocation, sqs_event
 
 DEFINITION = Path(__file__).parents[2] / "functions/tutoring/waitlist_cascade.asl.yaml"
 OPENINGS = "waitlist-openings"
@@ -73,17 +74,6 @@ class Network:
 
 
 @dataclass
-class Invocation:
-    """Lambda's context."""
-
-    aws_request_id: str = field(default_factory=lambda: str(uuid4()))
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:test"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 600_000
-
-
-@dataclass
 class Waitlist:
     """The world of the waiting lists in one test."""
 
@@ -106,7 +96,7 @@ class Waitlist:
 
     # What happens
 
-    def of(self, students: int, **columns: object) -> Row[Any]:
+    def of(self, students: int, **columns: Any) -> Row[Any]:
         """A waiting list with so many students, and room for them all unless told otherwise."""
         waitlist = self.make.waitlist(**{"capacity": 100} | columns)
         for _ in range(students):
@@ -132,22 +122,11 @@ class Waitlist:
         attributes: dict[str, Any] | None = None,
     ) -> list[str]:
         """Hands messages to a queue's job, and returns the ids of those that failed."""
-        handler = {OPENINGS: open_seats, ANSWERS: take_answers}[queue]
-        records = [
-            {
-                "messageId": message_id or str(uuid4()),
-                "receiptHandle": "handle",
-                "body": body if isinstance(body, str) else json.dumps(body),
-                "attributes": {"ApproximateReceiveCount": str(attempt)},
-                "messageAttributes": {
-                    name: {"dataType": each["DataType"], "stringValue": each["StringValue"]}
-                    for name, each in (attributes or {}).items()
-                },
-                "eventSource": "aws:sqs",
-            }
-            for body in bodies
-        ]
-        answer = handler({"Records": records}, Invocation())
+        jobs: dict[str, Callable[[Any, Invocation], dict[str, Any]]] = {OPENINGS: open_seats, ANSWERS: take_answers}
+        outbox_id = (attributes or {}).get("outbox-id", {}).get("StringValue")
+        message_ids = [message_id] * len(bodies) if message_id else None
+        event = sqs_event(bodies, attempt=attempt, message_ids=message_ids, outbox_id=outbox_id)
+        answer = jobs[queue](event, Invocation())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def expire(self, **event: object) -> dict[str, Any]:

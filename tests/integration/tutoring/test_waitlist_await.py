@@ -6,7 +6,8 @@ import pytest
 
 from functions.tutoring.waitlist_await.app import handler as await_answer
 from schoolbell.jobs.outcomes import InvalidEvent
-from tests.fakes.waitlist import Invocation, Waitlist
+from tests.fakes.waitlist import Waitlist
+from tests.performing import Invocation
 
 
 def test_an_answer_that_comes_before_the_token_wakes_the_machine(
