@@ -33,7 +33,9 @@ RECORD_ENVELOPE = 700  # bytes of an SQS record beside its body
 CALLS = {"sqs": "sqs:SendMessage", "lambda": "lambda:InvokeFunction", "states": "states:StartExecution"}
 
 _machine_role: contextvars.ContextVar[str] = contextvars.ContextVar("machine_role", default="")
+_machine: contextvars.ContextVar[str] = contextvars.ContextVar("machine", default="")
 _awaited_token: contextvars.ContextVar[str] = contextvars.ContextVar("awaited_token", default="")
+_machine_of_token: dict[str, str] = {}
 
 
 def role_may(role_arn: str, action: str, resource_arn: str) -> bool:
@@ -174,6 +176,7 @@ def execute_task(original: Callable[..., Any]) -> Callable[..., Any]:
     def execute(state: dict[str, Any], given: Any, execution: dict[str, Any], context: dict[str, Any]) -> Any:
         machine = stepfunctions._state_machines.get(context["StateMachine"]["Id"]) or {}
         _machine_role.set(machine.get("roleArn", ""))
+        _machine.set(context["StateMachine"]["Id"])
         if "TimeoutSecondsPath" in state:
             seconds = stepfunctions._resolve_path_or_ctx(state["TimeoutSecondsPath"], given, context)
             state = {**state, "TimeoutSeconds": seconds}
@@ -186,10 +189,11 @@ def execute_task(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def await_callback(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember which token the task waits for, so that a failed call can end the wait."""
+    """Remember which token the task waits for, so that a failed call can end the wait, and whose token it is."""
 
     def wait(resource: str, given: Any, token: str, state: dict[str, Any]) -> Any:
         _awaited_token.set(token)
+        _machine_of_token[token] = _machine.get()
         try:
             return original(resource, given, token, state)
         finally:
@@ -324,7 +328,10 @@ def stack_event(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
-    """The resource of a request. A schedule's ARN names its group, which ministack takes to be the default one."""
+    """The resource of a request: a task token is its machine's; a schedule's ARN names its group.
+
+    Ministack takes tokens to be nobody's, and every group to be the default one.
+    """
 
     def resolve(
         service: str,
@@ -337,6 +344,9 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
         account: str,
     ) -> str:
         arn = original(service, method, path, headers, body, query, region, account)
+        if service == "states" and arn == "*" and b"taskToken" in body:
+            machines = iter(stepfunctions._state_machines)
+            return _machine_of_token.get(json.loads(body)["taskToken"]) or next(machines, arn)
         if service != "scheduler" or ":schedule/default/" not in arn:
             return arn
         asked = query.get("groupName") or "default"
