@@ -231,5 +231,10 @@ def as_json(result: Result | None) -> dict[str, Any] | None:
 
 
 def frames(error: Exception) -> str:
-    """Where an error came from, without its message (which may repeat personal data)."""
-    return "".join(traceback.format_tb(error.__traceback__))[-8_000:]
+    """Where an error came from: our own frames, without its message (which may repeat personal data)."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    return "".join(traceback.format_list(ours))[-8_000:]
+
+
+def _is_library(path: str) -> bool:
+    return any(f"/{package}/" in path for package in ("sqlalchemy", "pg8000", "pydantic", "botocore", "urllib3"))

@@ -1,16 +1,21 @@
 """One run for one scheduled time, resumed where it stopped, alone where it must be, and harmless when dry."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import event as events
 from sqlalchemy.exc import DBAPIError
 
-from schoolbell.database import Database
+from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.tables.platform import audit_logs, job_runs, leases, outbox
 from schoolbell.jobs import Chunk, Cursor, Deleted, Discard, JobContext, Payload, Result, scheduled_job
+from schoolbell.jobs.outbox import Outgoing
 from schoolbell.jobs.outcomes import InvalidEvent
 from schoolbell.jobs.scheduled import JobFailed
 from tests.fixtures.database import Stored
@@ -295,8 +300,13 @@ def test_a_run_near_its_deadline_hands_on_to_itself_and_keeps_its_lease(
     perform: Performer, database: Database, stored: Stored, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(database)
-    invoked: list[dict[str, Any]] = []
-    monkeypatch.setattr("schoolbell.jobs.outbox._invoke", lambda batch, function: invoked.extend(batch) or {})
+    invoked: list[Outgoing] = []
+
+    def invoke(batch: Sequence[Outgoing], function: str) -> dict[str, str]:
+        invoked.extend(batch)
+        return {}
+
+    monkeypatch.setattr("schoolbell.jobs.outbox._invoke", invoke)
 
     @scheduled_job(JOB, singleton=True)
     def slow(job: JobContext) -> Spelled:
@@ -324,8 +334,6 @@ def test_a_run_near_its_deadline_hands_on_to_itself_and_keeps_its_lease(
 
 
 def parsed(text: str) -> dict[str, Any]:
-    import json
-
     loaded = json.loads(text)
     assert isinstance(loaded, dict)
     return loaded
@@ -360,8 +368,6 @@ def test_batches_respect_their_size_and_end(perform: Performer, database: Databa
     assert perform(forget, data={"dry_run": True}).result == {"rows": 7}
     assert chimes(database) == 10
     statements: list[int] = []
-    from sqlalchemy import event as events
-
     events.listen(
         database.engine,
         "after_cursor_execute",
@@ -409,10 +415,6 @@ def test_nothing_is_sent_for_a_transaction_that_rolled_back(
 
 
 def test_a_run_cannot_start_while_the_database_is_away(perform: Performer, now: datetime) -> None:
-    from dataclasses import replace
-
-    from schoolbell.database import DatabaseAddress
-
     nowhere = DatabaseAddress.from_url("postgresql://nobody:@127.0.0.1:1/none?sslmode=disable")
     away = Performer(replace(perform.runtime, database=Database(lambda: nowhere, timedelta(seconds=5))))
     with pytest.raises(DBAPIError, match="can't reach the database"):
