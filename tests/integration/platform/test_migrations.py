@@ -91,6 +91,14 @@ def test_an_empty_database_gets_every_declared_table(scratch: Database) -> None:
         assert set(found) == {*metadata.tables, f"{SCHEMA}.alembic_version"}
 
 
+def test_database_that_is_ahead_stays_as_it_is(scratch: Database) -> None:
+    """As when a deployment is rolled back after it has migrated: the older package is asked to migrate again."""
+    _upgrade(scratch)
+    with scratch.transaction() as connection:
+        connection.execute(text(f"UPDATE {SCHEMA}.alembic_version SET version_num = '9999'"))
+    assert _upgrade(scratch) == Upgrade("9999", "9999")
+
+
 def test_migrations_make_what_is_declared_in_the_eyes_of_alembic(migrated: str) -> None:
     database = open_database(migrated)
     with database.transaction() as connection:

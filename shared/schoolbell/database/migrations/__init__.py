@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 SCHEMA: Final = "platform"
@@ -32,7 +33,8 @@ class Upgrade(NamedTuple):
 def upgrade(connection: Connection) -> Upgrade:
     """Applies the migrations that are missing, each in a transaction of its own; when there are none, it does nothing.
 
-    Two upgrades at once are safe: the second waits for the first, and finds nothing left to do.
+    Two upgrades at once are safe: the second waits for the first, and finds nothing left to do. A database that is
+    ahead of this package stays as it is: a deployment that is rolled back comes here with the older package.
 
     Args:
         connection: a connection without a transaction, whose user may create schemas.
@@ -42,7 +44,10 @@ def upgrade(connection: Connection) -> Upgrade:
             connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
         connection.commit()
         before = revision(connection)
-        command.upgrade(_configuration(connection), "head")
+        configuration = _configuration(connection)
+        if before is not None and before not in _revisions(configuration):
+            return Upgrade(before, before)
+        command.upgrade(configuration, "head")
         return Upgrade(before, revision(connection))
 
 
@@ -66,6 +71,11 @@ def generate(connection: Connection, message: str, number: str) -> Path:
     if script is None or isinstance(script, list):
         raise RuntimeError(f"no migration was written for {message!r}")
     return Path(script.path)
+
+
+def _revisions(configuration: Config) -> set[str]:
+    """The revisions that this package knows."""
+    return {script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()}
 
 
 def _configuration(connection: Connection) -> Config:
