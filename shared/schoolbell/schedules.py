@@ -102,6 +102,7 @@ def _put(client: Any, name: str, one_shot: OneShot, settings: Settings) -> None:
             "Arn": settings.queue_arn(one_shot.job),
             "RoleArn": settings.scheduler_role_arn,
             "Input": json.dumps(dict(one_shot.payload), separators=(",", ":")),
+            "DeadLetterConfig": {"Arn": settings.dead_letter_queue_arn(one_shot.job)},
         },
     }
     exists = one_shot.is_move

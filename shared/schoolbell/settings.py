@@ -50,6 +50,10 @@ class Settings(BaseModel):
         """The ARN of a job's queue."""
         return f"arn:aws:sqs:{self.aws_region}:{self.aws_account_id}:{self.resource_name(job)}"
 
+    def dead_letter_queue_arn(self, job: str) -> str:
+        """The ARN of the queue that keeps a job's dead messages."""
+        return f"{self.queue_arn(job)}-dlq"
+
     def topic_arn(self, topic: str) -> str:
         """The ARN of one of the stack's SNS topics, e.g. `student-notifications`."""
         return f"arn:aws:sns:{self.aws_region}:{self.aws_account_id}:{self.schoolbell_stack}-{topic}"

@@ -1,8 +1,8 @@
-"""A world in which lessons end and messages fall due: the real jobs on a real database, schedules and queues on a clock."""
+"""A world in which lessons end and messages fall due: real jobs, a real database, schedules and queues on a clock."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
@@ -24,15 +24,15 @@ from schoolbell.jobs import outbox
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.fakes.scheduler import Scheduler
+from tests.performing import Invocation, Job, sqs_event
 
-QUEUE_JOBS = {
+QUEUE_JOBS: dict[str, Job] = {
     "session-events": session_events,
     "auto-complete": auto_complete,
     "message-events": message_events,
     "scheduled-messages": scheduled_messages,
 }
-SWEEPS = {"session-sweep": session_sweep, "message-sweep": message_sweep}
-LARGEST_BATCH = 10_000
+SWEEPS: dict[str, Job] = {"session-sweep": session_sweep, "message-sweep": message_sweep}
 
 
 @dataclass
@@ -96,18 +96,6 @@ class Queues:
 
 
 @dataclass
-class Invocation:
-    """Lambda's context."""
-
-    aws_request_id: str = field(default_factory=lambda: str(uuid4()))
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:test"
-    remaining: timedelta = timedelta(minutes=15)
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self.remaining.total_seconds() * 1000)
-
-
-@dataclass
 class OneShotWorld:
     """Lessons, planned messages, and everything that rings for them."""
 
@@ -132,11 +120,11 @@ class OneShotWorld:
         """A lesson that is due, grace period and all, after so long."""
         grace = columns.setdefault("grace_period_minutes", 15)
         assert isinstance(grace, int)
-        return self.make.session(ends_at=self.clock.now + due_in - timedelta(minutes=grace), **columns)
+        return self.make.session(None, ends_at=self.clock.now + due_in - timedelta(minutes=grace), **columns)
 
     def message(self, due_in: timedelta, **columns: object) -> Row[Any]:
         """A planned message that is to be sent after so long."""
-        return self.make.message(**{"send_at": self.clock.now + due_in} | columns)
+        return self.make.message(None, **{"send_at": self.clock.now + due_in} | columns)
 
     def move(self, row: Row[Any], due_in: timedelta) -> None:
         """The application moves a lesson or a message, and has not told anybody yet."""
@@ -190,7 +178,7 @@ class OneShotWorld:
         return dict(answer["result"])
 
     def settle(self) -> None:
-        """Schedules go off, the relay sends, and jobs get their messages, until there is nothing to do at this moment."""
+        """Schedules go off, the relay sends, jobs get their messages, until there is nothing to do at this moment."""
         while True:
             for rung in self.scheduler.go_off():
                 self.queues.put(rung.queue, rung.body)
@@ -247,22 +235,14 @@ class OneShotWorld:
         outbox.send_claimed(self.database, self.settings, claim, self.clock.now)
 
     def _invoke(self, queue: str, taken: Iterable[Queued], attempt: int = 1) -> list[str]:
-        records = [
-            {
-                "messageId": message.id,
-                "receiptHandle": f"handle-{message.id}",
-                "body": message.body,
-                "attributes": {"ApproximateReceiveCount": str(attempt)},
-                "messageAttributes": {
-                    name: {"dataType": each["DataType"], "stringValue": each["StringValue"]}
-                    for name, each in message.attributes.items()
-                },
-                "eventSource": "aws:sqs",
+        messages = list(taken)
+        event = sqs_event(
+            [message.body for message in messages], attempt=attempt, message_ids=[message.id for message in messages]
+        )
+        for record, message in zip(event["Records"], messages, strict=True):
+            record["messageAttributes"] = {
+                name: {"dataType": each["DataType"], "stringValue": each["StringValue"]}
+                for name, each in message.attributes.items()
             }
-            for message in taken
-        ]
-        answer = QUEUE_JOBS[queue]({"Records": records}, Invocation())
+        answer = QUEUE_JOBS[queue](event, Invocation())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
-
-
-Changing = Callable[[str, str], None]

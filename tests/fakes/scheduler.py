@@ -33,7 +33,8 @@ class Scheduler:
     """A boto3 client `scheduler` with its service behind it.
 
     `before` is called with the operation and the schedule's name ahead of each call, outside all locks: a test may wait
-    in it, change something, or raise what the call is to fail with. `after` is called when a call has had its effect.
+    in it, change something, or raise what the call is to fail with. `after` is called when a call has had its effect,
+    or was refused.
     """
 
     clock: Callable[[], datetime]
@@ -96,10 +97,12 @@ class Scheduler:
     def _call(self, operation: str, request: Mapping[str, Json], effect: Callable[[], None]) -> Json:
         name = str(request.get("Name"))
         self.before(operation, name)
-        with self._lock:
-            self.calls.append((operation, name))
-            effect()
-        self.after(operation, name)
+        try:
+            with self._lock:
+                self.calls.append((operation, name))
+                effect()
+        finally:
+            self.after(operation, name)
         return {"ResponseMetadata": {"HTTPStatusCode": 200}}
 
     def _find(self, operation: str, name: str) -> None:
@@ -115,7 +118,9 @@ class Scheduler:
         if broken:
             raise refused(operation, "ValidationException", "; ".join(broken))
         if request.get("GroupName", "default") != self.group:
-            raise refused(operation, "ResourceNotFoundException", f"Schedule group {request['GroupName']} does not exist.")
+            raise refused(
+                operation, "ResourceNotFoundException", f"Schedule group {request['GroupName']} does not exist."
+            )
         if operation != "DeleteSchedule":
             self._check_definition(operation, request)
 

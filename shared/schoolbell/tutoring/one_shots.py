@@ -136,17 +136,17 @@ def settle(job: JobContext, kind: OneShots, causes: Mapping[UUID, str]) -> Settl
     """
     settled = Settled()
     left = set(causes)
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         if not left:
             return settled
         rows = _read(job, kind, left)
         settled.unknown |= left - rows.keys()
-        wanted = {kind.schedule_name(row): _one_shot(job, kind, row, rows.get(row)) for row in left}
+        wanted = {kind.schedule_name(row): _one_shot(job, kind, row, rows.get(row), turn) for row in left}
         failures = schedules.arrange(wanted, job.settings)
         settled.failed |= {row: error for row in left if (error := failures.get(kind.schedule_name(row)))}
         arranged = {row: wants for row, wants in rows.items() if row not in settled.failed}
         left = arranged.keys() - _write_down(job, kind, arranged, causes, settled)
-    settled.failed.update((row, StillChanging(f"{kind.key} {row} changed {ROUNDS} times")) for row in left)
+    settled.failed.update((row, StillChanging(f"{kind.name} {row} changed {ROUNDS} times")) for row in left)
     return settled
 
 
@@ -161,7 +161,7 @@ def follow[P: Payload](job: JobContext, batch: Batch[P], kind: OneShots, row_of:
     for message in batch.messages:
         row = row_of(message.payload)
         if row in settled.unknown:
-            batch.discard(message, f"{kind.key} {row} does not exist")
+            batch.discard(message, f"{kind.key}: no {kind.name} {row}")
         elif error := settled.failed.get(row):
             if schedules.is_throttled(error):
                 batch.snooze(message, timedelta(seconds=random.uniform(5, 60)))  # noqa: S311
@@ -170,10 +170,10 @@ def follow[P: Payload](job: JobContext, batch: Batch[P], kind: OneShots, row_of:
     return settled
 
 
-def _one_shot(job: JobContext, kind: OneShots, row: UUID, wanted: _Wanted | None) -> OneShot | None:
+def _one_shot(job: JobContext, kind: OneShots, row: UUID, wanted: _Wanted | None, turn: int) -> OneShot | None:
     if wanted is None or wanted.due is None or _is_too_late(job, wanted.due):
         return None
-    return OneShot(wanted.due, kind.job, {kind.key: str(row)}, is_move=wanted.seen is not None)
+    return OneShot(wanted.due, kind.job, {kind.key: str(row)}, is_move=wanted.seen is not None or turn > 0)
 
 
 def _is_too_late(job: JobContext, due: datetime) -> bool:
@@ -279,7 +279,7 @@ def put_off[P: Payload](
     for message in batch.messages:
         row = row_of(message.payload)
         if row in missed.unknown:
-            batch.discard(message, f"{kind.key} {row} does not exist")
+            batch.discard(message, f"{kind.key}: no {kind.name} {row}")
         elif due := missed.early.get(row):
             if due <= job.now + LONGEST_SNOOZE:
                 batch.snooze(message, due - job.now)
@@ -307,31 +307,36 @@ def overdue(connection: Connection, kind: OneShots, now: datetime) -> list[UUID]
     return list(connection.execute(statement).scalars())
 
 
+def unscheduled(
+    connection: Connection, kind: OneShots, now: datetime, after: tuple[datetime, UUID] | None = None
+) -> list[tuple[datetime, UUID]]:
+    """A chunk of the rows to come whose schedule is missing or at another time: when they are due, and their ids."""
+    row = tuple_(kind.due_at, kind.table.c.id)
+    statement = (
+        select(kind.due_at, kind.table.c.id)
+        .where(
+            kind.table.c.status == kind.waiting,
+            kind.table.c.scheduled_for.is_distinct_from(kind.due_at),
+            kind.due_at > now,
+        )
+        .order_by(kind.due_at, kind.table.c.id)
+        .limit(CHUNK)
+    )
+    if after:
+        statement = statement.where(row > tuple_(*after))
+    return [(due, found) for due, found in connection.execute(statement)]
+
+
 def ask_for_schedules(job: JobContext, kind: OneShots) -> Callable[[Connection, Cursor], Chunk | None]:
-    """The step of a sweep that has the schedules set of rows to come whose schedule is missing, or at another time.
+    """The step of a sweep that has the schedules set of rows to come whose schedule is missing or at another time.
 
     What has been asked for is not asked for again in the same hour: setting hundreds of thousands takes a while.
     """
-    table = kind.table
     hour = f"{job.now:%Y%m%dT%H}"
 
     def step(connection: Connection, cursor: Cursor) -> Chunk | None:
-        statement = (
-            select(table.c.id, kind.due_at)
-            .where(
-                table.c.status == kind.waiting,
-                table.c.scheduled_for.is_distinct_from(kind.due_at),
-                kind.due_at > job.now,
-            )
-            .order_by(kind.due_at, table.c.id)
-            .limit(CHUNK)
-        )
-        if cursor:
-            last_due, last_id = cursor
-            statement = statement.where(
-                tuple_(kind.due_at, table.c.id) > tuple_(datetime.fromisoformat(last_due), UUID(last_id))
-            )
-        found = connection.execute(statement).all()
+        after = (datetime.fromisoformat(cursor[0]), UUID(cursor[1])) if cursor else None
+        found = unscheduled(connection, kind, job.now, after)
         if not found:
             return None
         asked = _send(
@@ -340,14 +345,13 @@ def ask_for_schedules(job: JobContext, kind: OneShots) -> Callable[[Connection, 
             kind.events,
             [
                 _outgoing(
-                    {"type": kind.moved, kind.key: str(row)},
-                    f"{kind.name}-sweep/{row}/{due.timestamp():.6f}/{hour}",
+                    {"type": kind.moved, kind.key: str(row)}, f"{kind.name}-sweep/{row}/{due.timestamp():.6f}/{hour}"
                 )
-                for row, due in found
+                for due, row in found
             ],
         )
-        last = found[-1]
-        return Chunk(cursor=[last[1].isoformat(), str(last[0])], items=asked)
+        last_due, last_row = found[-1]
+        return Chunk(cursor=[last_due.isoformat(), str(last_row)], items=asked)
 
     return step
 

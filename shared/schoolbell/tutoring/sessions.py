@@ -16,8 +16,9 @@ from sqlalchemy import Connection, text
 
 from schoolbell.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
 
-# One statement, since a round trip costs more than completing a lesson. It takes the lessons in the order of their ids,
-# so that two batches with lessons in common wait for each other and don't deadlock.
+# One statement, since a round trip costs more than completing a lesson. The ids are in order, so that two batches with
+# lessons in common take them in the same order; should they deadlock all the same (the planner may take the lessons of
+# a small table as they lie), PostgreSQL ends one of them, and it is tried again.
 #
 # The ledger entry takes its lesson's id: there is one CONSUME a lesson, and ids from one place keep the index compact.
 _COMPLETE = text(

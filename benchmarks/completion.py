@@ -1,0 +1,203 @@
+"""Lessons completed a second through the `auto-complete` handler: SQS event in, committed rows out.
+
+A PostgreSQL server of its own with its default settings (so every commit is on disk), the tables as migrated, with all
+their constraints, and the lessons that are due spread at random over a table that holds as many again. One lesson in
+ten waits for its teacher's review. A run is one invocation of the handler with one event, as Lambda makes it.
+"""
+
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from local.postgres import Postgres
+from schoolbell.database import Database, DatabaseAddress
+from schoolbell.database.migrations import upgrade
+from schoolbell.jobs import runtime as job_runtime
+from schoolbell.settings import Settings
+
+TITLE: Final = "Lessons completed through the auto-complete handler (SQS event in, committed rows out)"
+COLUMNS: Final = ("messages a batch", "runs", "median of a run", "lessons a second")
+
+RUNS: Final = {1: 400, 10: 200, 100: 60, 1_000: 21, 10_000: 9}
+"""How often each size of a batch is measured."""
+
+WARM_UP: Final = 5
+NOW: Final = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+# A quarter more than are needed, and as many that are still to come.
+_FILL: Final = (
+    "INSERT INTO tutoring.teachers (name) SELECT 'Teacher ' || n FROM generate_series(1, 500) n",
+    """
+    INSERT INTO tutoring.students (teacher_id, name)
+    SELECT id, 'Student ' || n FROM tutoring.teachers, generate_series(1, 40) n
+    """,
+    """
+    INSERT INTO tutoring.sessions (teacher_id, student_id, starts_at, ends_at, completion_mode)
+    SELECT teacher_id, student.id, cast(:now AS timestamptz) + began, cast(:now AS timestamptz) + began + '1 hour',
+           CASE WHEN random() < 0.1 THEN 'PENDING_REVIEW' ELSE 'AUTO_COMPLETE' END
+    FROM tutoring.students student, generate_series(1, :lessons) n,
+         LATERAL (SELECT interval '1 hour' * (n * (1 - 2 * mod(n, 2)) - 2) AS began) t
+    ORDER BY random()
+    """,
+    "UPDATE tutoring.sessions SET scheduled_for = due_at",
+)
+
+
+class Measured(NamedTuple):
+    """One line of the table."""
+
+    size: int
+    runs: int
+    seconds: float
+    """The median of a run."""
+
+    @property
+    def lessons_a_second(self) -> float:
+        return self.size / self.seconds
+
+
+class _Context:
+    """The Lambda context of an invocation that has all the time in the world."""
+
+    function_name = "benchmark"
+    memory_limit_in_mb = 1024
+    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:benchmark"
+
+    def __init__(self) -> None:
+        self.aws_request_id = str(uuid4())
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 900_000
+
+
+def run() -> list[tuple[str, ...]]:
+    """Measures, and returns the lines of the table under `COLUMNS`."""
+    return [
+        (f"{m.size:,}", f"{m.runs}", f"{m.seconds * 1000:,.1f} ms", f"{m.lessons_a_second:,.0f}") for m in measure(RUNS)
+    ]
+
+
+def measure(runs: Mapping[int, int]) -> list[Measured]:
+    """Measures each size of a batch as often as told, in turns, so that none has the quiet minutes for itself."""
+    from functions.tutoring.auto_complete.app import handler
+
+    with _database() as database:
+        lessons = _fill(database, sum(size * (count + WARM_UP) for size, count in runs.items()))
+        job_runtime.install(job_runtime.Runtime(database, Settings(), clock=lambda: NOW))
+        seconds: dict[int, list[float]] = {size: [] for size in runs}
+        try:
+            for size in _turns(runs):
+                event = _event([lessons.pop() for _ in range(size)])
+                seconds[size].append(_timed(handler, event))
+        finally:
+            job_runtime.install(None)
+        _check(database, sum(size * (count + WARM_UP) for size, count in runs.items()))
+    return [Measured(size, len(taken) - WARM_UP, statistics.median(taken[WARM_UP:])) for size, taken in seconds.items()]
+
+
+def _turns(runs: Mapping[int, int]) -> list[int]:
+    """The sizes in the order in which they are measured: each spread evenly over the whole time."""
+    planned = [(turn / (count + WARM_UP), size) for size, count in runs.items() for turn in range(count + WARM_UP)]
+    return [size for _, size in sorted(planned)]
+
+
+def _timed(handler: Any, event: dict[str, Any]) -> float:
+    context = _Context()
+    with contextlib.redirect_stdout(io.StringIO()):
+        started = time.perf_counter()
+        answer = handler(event, context)
+        taken = time.perf_counter() - started
+    if answer != {"batchItemFailures": []}:
+        raise RuntimeError(f"the handler failed: {str(answer)[:200]}")
+    return taken
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(prefix="schoolbell-bench-") as directory:
+        server = Postgres(Path(directory) / "data", lifetime="caller")
+        server.start()
+        address = DatabaseAddress.from_url(server.url())
+        database = Database(lambda: address, timedelta(minutes=10))
+        try:
+            with database.engine.connect() as connection:
+                upgrade(connection)
+            yield database
+        finally:
+            database.close()
+            server.remove()
+
+
+def _fill(database: Database, needed: int) -> list[str]:
+    lessons_a_student = 2 * (needed * 5 // 4 // 20_000 + 1)
+    for statement in _FILL:
+        values = {
+            name: value for name, value in (("now", NOW), ("lessons", lessons_a_student)) if f":{name}" in statement
+        }
+        with database.transaction() as connection:
+            connection.execute(text(statement), values)
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
+    with database.transaction() as connection:
+        due = text("SELECT id::text FROM tutoring.sessions WHERE due_at <= :now ORDER BY random() LIMIT :needed")
+        found = list(connection.execute(due, {"now": NOW, "needed": needed}).scalars())
+    if len(found) < needed:
+        raise RuntimeError(f"{needed} lessons are needed and {len(found)} due")
+    return found
+
+
+def _check(database: Database, done: int) -> None:
+    with database.transaction() as connection:
+        completed, reviewed, consumed, told = connection.execute(
+            text(
+                """
+                SELECT (SELECT count(*) FROM tutoring.sessions WHERE status = 'completed'),
+                       (SELECT count(*) FROM tutoring.sessions WHERE status = 'pending_review'),
+                       (SELECT count(*) FROM tutoring.credit_ledger),
+                       (SELECT count(*) FROM tutoring.teacher_notifications)
+                """
+            )
+        ).one()
+    if (completed, reviewed, completed + reviewed) != (consumed, told, done):
+        raise RuntimeError(f"{done} lessons: {completed=} {consumed=} {reviewed=} {told=}")
+
+
+def _event(sessions: Sequence[str]) -> dict[str, Any]:
+    return {"Records": [_record(session) for session in sessions]}
+
+
+def _record(session: str) -> dict[str, Any]:
+    message = str(uuid4())
+    return {
+        "messageId": message,
+        "receiptHandle": f"handle-{message}",
+        "body": json.dumps({"session_id": session}),
+        "attributes": {
+            "ApproximateReceiveCount": "1",
+            "SentTimestamp": "1772452800000",
+            "SenderId": "AROAEXAMPLE:schedule",
+            "ApproximateFirstReceiveTimestamp": "1772452800010",
+        },
+        "messageAttributes": {},
+        "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:schoolbell-tutoring-auto-complete",
+        "awsRegion": "us-east-1",
+    }
+
+
+if __name__ == "__main__":
+    print(TITLE)
+    print(" | ".join(COLUMNS))
+    for line in run():
+        print(" | ".join(line))
