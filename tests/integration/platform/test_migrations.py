@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from local.postgres import Postgres
 from schoolbell.database import Database
 from schoolbell.database.connection import sql_state
-from schoolbell.database.migrations import SCHEMA, Upgrade, revision, upgrade
+from schoolbell.database.migrations import SCHEMA, Upgrade, generate, revision, upgrade
 from schoolbell.database.tables import metadata, personal_columns, platform, student_columns, tutoring
 from tests.factories import Make
 from tests.fixtures.database import open_database
@@ -148,6 +149,21 @@ def test_a_failed_migration_leaves_nothing_half_done_and_lets_the_next_one_in(sc
         assert connection.scalar(text("SELECT to_regclass('tutoring.teachers')::text")) is None
         connection.execute(text("DROP FUNCTION tutoring.refuse_change()"))
     assert _upgrade(scratch) == Upgrade(None, HEAD)
+
+
+def test_the_next_migration_is_written_from_what_is_declared(scratch: Database, tmp_path: Path) -> None:
+    _upgrade(scratch)
+    with scratch.transaction() as connection:
+        connection.execute(text("DROP TABLE platform.leases"))
+        connection.execute(text("CREATE SCHEMA elsewhere"))
+        connection.execute(text("CREATE TABLE elsewhere.of_another_application (id int)"))
+    with scratch.engine.connect() as connection:
+        written = generate(connection, "give leases back", tmp_path)
+    assert written.name == "0002_give_leases_back.py"
+    assert written.read_text().startswith('"""Give leases back."""')
+    assert f'down_revision = "{HEAD}"' in written.read_text()
+    assert written.read_text().count("op.create_table") == 1
+    assert "op.drop" not in written.read_text()
 
 
 def test_the_revision_of_an_empty_database_is_none(scratch: Database) -> None:

@@ -1,9 +1,9 @@
 """The migrations of the database, with Alembic, started from Python: there is no alembic.ini.
 
 They go forward only. `upgrade` applies them. After a change of the tables' declarations, `generate` writes the next
-one, to be reviewed by hand: Alembic sees tables, columns, indexes and foreign keys, but no change of a default, a CHECK
-or an index's condition, and not the trigger that each table with `updated_at` needs.
-`tests/integration/platform/test_migrations.py` sees them all.
+one (`python -m local.migration "what it does"`), to be reviewed by hand: Alembic sees tables, columns, indexes and
+foreign keys, but no change of a default, a CHECK or an index's condition, and not the trigger that each table with
+`updated_at` needs. `tests/integration/platform/test_migrations.py` sees them all.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from sqlalchemy import Connection, text
 
 SCHEMA: Final = "platform"
 """Where Alembic's own table, `alembic_version`, stands."""
+
+VERSIONS: Final = Path(__file__).parent / "versions"
 
 _LOCK: Final = 5_704_361_209  # any number that nothing else in the database locks
 
@@ -59,15 +61,19 @@ def revision(connection: Connection) -> str | None:
     return found
 
 
-def generate(connection: Connection, message: str, number: str) -> Path:
-    """Writes a migration from the database, upgraded, to the tables as they are declared, and returns its file.
+def generate(connection: Connection, message: str, folder: Path = VERSIONS) -> Path:
+    """Writes a migration from the database to the tables as they are declared, and returns its file.
 
     Args:
-        connection: a connection to a database that has all the migrations so far.
+        connection: a connection to a database that has all the migrations so far, and nothing else in our schemas.
         message: what the migration does, in a few words.
-        number: the revision's name, e.g. "0002".
+        folder: where the file goes.
     """
-    script = command.revision(_configuration(connection), message, autogenerate=True, rev_id=number)
+    configuration = _configuration(connection)
+    configuration.set_main_option("path_separator", "newline")
+    configuration.set_main_option("version_locations", _escaped(f"{VERSIONS}\n{folder}"))
+    number = f"{len(_revisions(configuration)) + 1:04}"
+    script = command.revision(configuration, message, autogenerate=True, rev_id=number, version_path=str(folder))
     if script is None or isinstance(script, list):
         raise RuntimeError(f"no migration was written for {message!r}")
     return Path(script.path)
@@ -80,9 +86,13 @@ def _revisions(configuration: Config) -> set[str]:
 
 def _configuration(connection: Connection) -> Config:
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    configuration.set_main_option("script_location", _escaped(str(VERSIONS.parent)))
     configuration.attributes["connection"] = connection
     return configuration
+
+
+def _escaped(value: str) -> str:
+    return value.replace("%", "%%")  # Alembic's options are those of configparser, which interpolates
 
 
 @contextmanager
