@@ -82,10 +82,13 @@ _STATE = text(
     """
 )
 
+# A student may have been erased while Google was copying; then nothing that leads to the copy is kept.
 _SETTLE = text(
     """
     UPDATE tutoring.drive_file_copies
-    SET status = :status, copied_file_id = coalesce(:file_id, copied_file_id), last_error = :error,
+    SET status = :status, last_error = :error,
+        copied_file_id = (SELECT cast(:file_id AS text) FROM tutoring.students
+                          WHERE id = :student_id AND status <> 'erased'),
         verified_at = CASE :status WHEN 'copied' THEN :now ELSE verified_at END,
         claimed_by = NULL, claimed_until = NULL, updated_at = :now
     WHERE resource_id = :resource_id AND student_id = :student_id AND claimed_by = :run AND status = 'pending'
