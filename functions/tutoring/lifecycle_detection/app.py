@@ -1,19 +1,20 @@
 """Tell each teacher, once, of students who have gone quiet, whose enrolment ends, or who keep coming week after week.
 
 A signal is a row of `lifecycle_signals` that stands until its condition ends. Each run compares what it finds with what
-stands, in SQL and a thousand teachers at a time: what is new is recorded and told, what is over is ended. What each
-kind means, to the day, and what its `period` is, stands in docs/lifecycle-signals.md.
+stands, in SQL and 20,000 students at a time: what is new is recorded and told, what is over is ended. What each kind
+means, to the day, and what its `period` is, stands in docs/lifecycle-signals.md.
 """
 
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, DateTime, bindparam, text
+from sqlalchemy import Connection, DateTime, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from schoolbell.database.tables.tutoring import RETENTION_DEFAULTS
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 
-TEACHERS_A_CHUNK: Final = 1_000
+STUDENTS_A_CHUNK: Final = 20_000
 DEFAULTS: Final = {
     name: RETENTION_DEFAULTS[name] for name in ("gap_days", "churn_days", "expiring_days", "streak_weeks")
 }
@@ -22,7 +23,7 @@ DEFAULTS: Final = {
 class Detected(Result):
     """New signals by kind, and signals that ended."""
 
-    teachers: int = 0
+    students: int = 0
     gap: int = 0
     churn: int = 0
     enrollment_expiring: int = 0
@@ -36,107 +37,137 @@ class Detected(Result):
 def handler(job: JobContext) -> Detected:
     """Records new signals, tells the teachers, and ends what is over."""
     statement = _PREVIEW if job.dry_run else _RECORD
+    zones, strangers = _zones(job)
 
-    def next_teachers(connection: Connection, after: Cursor) -> Chunk | None:
-        values = {"after": after or UUID(int=0), "size": TEACHERS_A_CHUNK, "now": job.now, **DEFAULTS}
-        last, strangers, *counts = connection.execute(statement, values).one()
+    def next_students(connection: Connection, after: Cursor) -> Chunk | None:
+        bounds = {"after": after or UUID(int=0), "size": STUDENTS_A_CHUNK}
+        last = connection.scalar(_LAST_OF_CHUNK, bounds)
         if last is None:
             return None
-        detected = Detected(**dict(zip(Detected.model_fields, counts, strict=True)))
-        if strangers:
-            job.logger.warning("unknown time zones taken as UTC", teachers=strangers)
-        return Chunk(cursor=str(last), items=detected.teachers, counts=detected.model_dump())
+        values = {"after": bounds["after"], "last": last, "now": job.now, "zones": zones, **DEFAULTS}
+        detected = connection.execute(statement, values).mappings().one()
+        return Chunk(cursor=str(last), items=detected["students"], counts=dict(detected))
 
-    return Detected(**job.in_chunks(next_teachers).counts)
+    return Detected(**job.in_chunks(next_students).counts, unknown_zones=strangers)
 
+
+def _zones(job: JobContext) -> tuple[list[str], int]:
+    """The time zones that teachers are in, and how many teachers are in none."""
+    with job.transaction() as connection:
+        zones = connection.scalars(_ZONES).all()
+        strangers = connection.execute(_STRANGERS).all()
+    if not strangers:
+        return [*zones], 0
+    number = strangers[0].number
+    job.logger.warning("unknown time zones taken as UTC", number=number, teachers=[row.id for row in strangers])
+    return [*zones], number
+
+
+_ZONES = text(
+    """
+    SELECT 'UTC' UNION SELECT name FROM pg_timezone_names WHERE name IN (SELECT timezone FROM tutoring.teachers)
+    """
+)
+
+_STRANGERS = text(
+    """
+    SELECT id::text AS id, count(*) OVER () AS number FROM tutoring.teachers
+    WHERE timezone NOT IN (SELECT name FROM pg_timezone_names UNION SELECT 'UTC')
+    ORDER BY id
+    LIMIT 20
+    """
+)
+
+_LAST_OF_CHUNK = text(
+    """
+    SELECT id FROM (SELECT id FROM tutoring.students WHERE id > :after ORDER BY id LIMIT :size) AS chunk
+    ORDER BY id DESC LIMIT 1
+    """
+)
 
 # A threshold is cut where it is as good as never: dates end, and weeks are counted over the last 53, this one included.
-_RULES = """
-WITH teacher AS MATERIALIZED (
-    SELECT teacher.id,
-           coalesce(known.name, 'UTC') AS zone,
-           known.name IS NULL AS is_stranger,
-           least(coalesce(setting.gap_days, :gap_days), 36500) AS gap_days,
-           least(coalesce(setting.churn_days, :churn_days), 36500) AS churn_days,
-           least(coalesce(setting.expiring_days, :expiring_days), 36500) AS expiring_days,
-           least(coalesce(setting.streak_weeks, :streak_weeks), 52) AS streak_weeks
-    FROM (SELECT id, timezone FROM tutoring.teachers WHERE id > :after ORDER BY id LIMIT :size) AS teacher
-    LEFT JOIN tutoring.retention_settings AS setting ON setting.teacher_id = teacher.id
-    LEFT JOIN pg_timezone_names AS known ON known.name = teacher.timezone
-),
--- Weeks are numbered by bisection in the instants at which they began, so clock changes are theirs and cost nothing.
-zone AS MATERIALIZED (
+# Weeks are numbered by bisection in the instants at which they began, so clock changes are theirs and cost nothing.
+_STUDENTS = """
+WITH zone AS MATERIALIZED (
     SELECT name, local.today, local.monday,
            ARRAY(
                SELECT (local.monday - 7 * weeks_ago)::timestamp AT TIME ZONE name
                FROM generate_series(52, 0, -1) AS weeks_ago
            ) AS mondays
-    FROM (SELECT DISTINCT zone AS name FROM teacher) AS used
+    FROM unnest(:zones) AS name
     CROSS JOIN LATERAL (
         SELECT (:now AT TIME ZONE name)::date AS today,
                date_trunc('week', :now AT TIME ZONE name)::date AS monday
     ) AS local
 ),
-rule AS MATERIALIZED (
-    SELECT teacher.*, zone.today, zone.monday, zone.mondays,
-           zone.mondays[53 - streak_weeks] AS since,
-           (1::bigint << streak_weeks) - 1 AS in_a_row
-    FROM teacher JOIN zone ON zone.name = teacher.zone
+student AS MATERIALIZED (
+    SELECT student.id, student.teacher_id, student.name, student.created_at, student.last_activity_at,
+           CASE WHEN teacher.timezone = ANY (:zones) THEN teacher.timezone ELSE 'UTC' END AS zone,
+           least(coalesce(setting.gap_days, :gap_days), 36500) AS gap_days,
+           least(coalesce(setting.churn_days, :churn_days), 36500) AS churn_days,
+           least(coalesce(setting.expiring_days, :expiring_days), 36500) AS expiring_days,
+           least(coalesce(setting.streak_weeks, :streak_weeks), 52) AS streak_weeks
+    FROM tutoring.students AS student
+    JOIN tutoring.teachers AS teacher ON teacher.id = student.teacher_id
+    LEFT JOIN tutoring.retention_settings AS setting ON setting.teacher_id = student.teacher_id
+    WHERE student.id > :after AND student.id <= :last AND student.status = 'active'
+    ORDER BY student.id
 )"""
 
 # One short range of the covering index a student: from the first week that a streak must have up to the last lesson
 # that is booked. Bit n of `weeks` says whether a lesson was completed n weeks ago.
-_STUDENTS = """
-student AS MATERIALIZED (
-    SELECT student.id, student.teacher_id, student.name,
-           rule.today, rule.gap_days, rule.churn_days, rule.expiring_days,
+_LESSONS = """
+seen AS MATERIALIZED (
+    SELECT student.id AS student_id, student.teacher_id, zone.name AS zone, zone.today,
+           student.gap_days, student.churn_days, student.expiring_days,
            lesson.coming IS TRUE AS coming,
-           (coalesce(lesson.last, earlier.last, student.created_at) AT TIME ZONE rule.zone)::date AS last_lesson,
+           (coalesce(lesson.last, earlier.last, student.created_at) AT TIME ZONE zone.name)::date AS last_lesson,
            (
                greatest(lesson.last, earlier.last, coalesce(student.last_activity_at, student.created_at))
-               AT TIME ZONE rule.zone
+               AT TIME ZONE zone.name
            )::date AS last_activity,
-           rule.in_a_row IN (lesson.weeks & rule.in_a_row, (lesson.weeks >> 1) & rule.in_a_row) AS is_on_streak
-    FROM rule
-    JOIN tutoring.students AS student ON student.teacher_id = rule.id AND student.status = 'active'
+           in_a_row IN (lesson.weeks & in_a_row, (lesson.weeks >> 1) & in_a_row) AS is_on_streak
+    FROM student
+    JOIN zone ON zone.name = student.zone
+    CROSS JOIN LATERAL (
+        SELECT zone.mondays[53 - streak_weeks] AS since, (1::bigint << streak_weeks) - 1 AS in_a_row
+    ) AS streak
     CROSS JOIN LATERAL (
         SELECT max(starts_at) FILTER (
                    WHERE starts_at <= :now AND status IN ('completed', 'pending_review', 'scheduled')
                ) AS last,
                bool_or(starts_at > :now AND status = 'scheduled') AS coming,
-               bit_or(1::bigint << (53 - width_bucket(starts_at, rule.mondays))) FILTER (
+               bit_or(1::bigint << (53 - width_bucket(starts_at, zone.mondays))) FILTER (
                    WHERE starts_at <= :now AND status = 'completed'
                ) AS weeks
         FROM tutoring.sessions
-        WHERE student_id = student.id AND starts_at >= rule.since
+        WHERE student_id = student.id AND starts_at >= streak.since
     ) AS lesson
     LEFT JOIN LATERAL (
         SELECT starts_at AS last
         FROM tutoring.sessions
-        WHERE lesson.last IS NULL AND student_id = student.id AND starts_at < rule.since
+        WHERE lesson.last IS NULL AND student_id = student.id AND starts_at < streak.since
           AND status IN ('completed', 'pending_review', 'scheduled')
         ORDER BY starts_at DESC
         LIMIT 1
     ) AS earlier ON true
-)"""
-
-_STREAKS = """
+),
 streak AS MATERIALIZED (
-    SELECT student.teacher_id, student.id AS student_id, length,
-           rule.monday - 7 * (length - 1 + CASE WHEN came_this_week THEN 0 ELSE 1 END) AS began
-    FROM student
-    JOIN rule ON rule.id = student.teacher_id
+    SELECT seen.teacher_id, seen.student_id, length,
+           zone.monday - 7 * (length - 1 + CASE WHEN came_this_week THEN 0 ELSE 1 END) AS began
+    FROM seen
+    JOIN zone ON zone.name = seen.zone
     CROSS JOIN LATERAL (
-        SELECT bit_or(1::bigint << (53 - width_bucket(starts_at, rule.mondays))) AS weeks
+        SELECT bit_or(1::bigint << (53 - width_bucket(starts_at, zone.mondays))) AS weeks
         FROM tutoring.sessions
-        WHERE student_id = student.id AND starts_at BETWEEN rule.mondays[1] AND :now AND status = 'completed'
+        WHERE student_id = seen.student_id AND starts_at BETWEEN zone.mondays[1] AND :now AND status = 'completed'
     ) AS lesson
     CROSS JOIN LATERAL (SELECT lesson.weeks & 1 = 1 AS came_this_week) AS this_week
     CROSS JOIN LATERAL (
         SELECT CASE WHEN came_this_week THEN weeks ELSE weeks >> 1 END::bit(53)::text AS bits
     ) AS counted
     CROSS JOIN LATERAL (SELECT length(bits) - length(rtrim(bits, '1')) AS length) AS trailing_ones
-    WHERE student.is_on_streak
+    WHERE seen.is_on_streak
 )"""
 
 # A standing signal is the found one when its period lies between `earliest` and `latest`: a lesson that is struck out
@@ -144,23 +175,23 @@ streak AS MATERIALIZED (
 # same silence or streak still.
 _FOUND = """
 found AS MATERIALIZED (
-    SELECT teacher_id, id AS student_id, 'gap' AS kind, last_lesson::text AS period, last_lesson::text AS earliest,
+    SELECT teacher_id, student_id, 'gap' AS kind, last_lesson::text AS period, last_lesson::text AS earliest,
            '~' AS latest, last_lesson AS day, today - last_lesson AS number, NULL::uuid AS enrollment_id
-    FROM student
+    FROM seen
     WHERE today - last_lesson >= gap_days AND NOT coming
     UNION ALL
-    SELECT teacher_id, id, 'churn', last_activity::text, last_activity::text, '~', last_activity, today - last_activity,
-           NULL
-    FROM student
+    SELECT teacher_id, student_id, 'churn', last_activity::text, last_activity::text, '~', last_activity,
+           today - last_activity, NULL
+    FROM seen
     WHERE today - last_activity >= churn_days
     UNION ALL
-    SELECT teacher_id, student.id, 'enrollment_expiring', named.period, named.period, named.period, ends_on,
+    SELECT teacher_id, student_id, 'enrollment_expiring', named.period, named.period, named.period, ends_on,
            ends_on - today, enrollment.id
-    FROM student
-    JOIN tutoring.enrollments AS enrollment
-      ON enrollment.student_id = student.id AND enrollment.status = 'active'
-     AND ends_on BETWEEN today AND today + expiring_days
+    FROM seen
+    JOIN tutoring.enrollments AS enrollment USING (student_id)
     CROSS JOIN LATERAL (SELECT enrollment.id || '/' || ends_on AS period) AS named
+    WHERE enrollment.student_id > :after AND enrollment.student_id <= :last AND enrollment.status = 'active'
+      AND ends_on BETWEEN today AND today + expiring_days
     UNION ALL
     SELECT teacher_id, student_id, 'streak', named.period,
            CASE WHEN length < 52 THEN named.period ELSE '' END, '~', began, length, NULL
@@ -169,9 +200,8 @@ found AS MATERIALIZED (
 ),
 standing AS MATERIALIZED (
     SELECT signal.id, signal.teacher_id, signal.student_id, signal.kind, signal.period COLLATE "C" AS period
-    FROM rule
-    JOIN tutoring.lifecycle_signals AS signal ON signal.teacher_id = rule.id
-    WHERE signal.ended_at IS NULL
+    FROM tutoring.lifecycle_signals AS signal
+    WHERE signal.student_id > :after AND signal.student_id <= :last AND signal.ended_at IS NULL
 ),
 new AS (
     SELECT * FROM found
@@ -217,7 +247,7 @@ told AS (
     INSERT INTO tutoring.teacher_notifications
         (teacher_id, student_id, subject_id, kind, dedup_key, title, body, created_at)
     SELECT recorded.teacher_id, recorded.student_id, recorded.student_id, 'lifecycle_' || recorded.kind,
-           concat_ws('/', 'lifecycle', recorded.kind, recorded.student_id, recorded.period, student.today),
+           concat_ws('/', 'lifecycle', recorded.kind, recorded.student_id, recorded.period, today),
            CASE recorded.kind
                WHEN 'gap' THEN concat('No lesson for ', number, ' days')
                WHEN 'churn' THEN concat('No activity for ', number, ' days')
@@ -225,36 +255,34 @@ told AS (
                ELSE concat('An enrolment ends on ', day)
            END,
            CASE recorded.kind
-               WHEN 'gap' THEN concat(name, ' has had no lesson since ', day, ', and none is booked.')
-               WHEN 'churn' THEN concat(name, ' was last active on ', day, '.')
-               WHEN 'streak' THEN concat(name, ' has completed a lesson in every week since that of ', day, '.')
-               ELSE concat('The enrolment of ', name, ' ends on ', day, '.')
+               WHEN 'gap' THEN concat(student.name, ' has had no lesson since ', day, ', and none is booked.')
+               WHEN 'churn' THEN concat(student.name, ' was last active on ', day, '.')
+               WHEN 'streak' THEN concat(student.name, ' has completed a lesson in every week since that of ', day, '.')
+               ELSE concat('The enrolment of ', student.name, ' ends on ', day, '.')
            END,
            :now
     FROM recorded
     JOIN new USING (teacher_id, student_id, kind, period)
     JOIN student ON student.id = recorded.student_id
+    JOIN zone ON zone.name = student.zone
     ON CONFLICT (dedup_key) DO NOTHING
 )"""
 
 
 def _summary(new: str) -> str:
-    """The row that the handler reads: the last teacher, those in no known zone (by id), and the counts."""
+    """The row that the handler reads: counts, by the names of `Detected`."""
     return f"""
-SELECT (SELECT id FROM teacher ORDER BY id DESC LIMIT 1),
-       (SELECT string_agg(id::text, ' ') FROM (SELECT id FROM teacher WHERE is_stranger LIMIT 20) AS stranger),
-       (SELECT count(*) FROM teacher),
-       count(*) FILTER (WHERE kind = 'gap'),
-       count(*) FILTER (WHERE kind = 'churn'),
-       count(*) FILTER (WHERE kind = 'enrollment_expiring'),
-       count(*) FILTER (WHERE kind = 'streak'),
-       (SELECT count(*) FROM over),
-       (SELECT count(*) FROM teacher WHERE is_stranger)
+SELECT (SELECT count(*) FROM student) AS students,
+       count(*) FILTER (WHERE kind = 'gap') AS gap,
+       count(*) FILTER (WHERE kind = 'churn') AS churn,
+       count(*) FILTER (WHERE kind = 'enrollment_expiring') AS enrollment_expiring,
+       count(*) FILTER (WHERE kind = 'streak') AS streak,
+       (SELECT count(*) FROM over) AS ended
 FROM {new}
 """  # noqa: S608 - made of this module's own text
 
 
-_DETECT = ",".join((_RULES, _STUDENTS, _STREAKS, _FOUND))
-_now = bindparam("now", type_=DateTime(timezone=True))
-_RECORD = text(f"{_DETECT},{_WRITES}{_summary('recorded')}").bindparams(_now)
-_PREVIEW = text(f"{_DETECT}{_summary('new')}").bindparams(_now)
+_DETECT = ",".join((_STUDENTS, _LESSONS, _FOUND))
+_types = (bindparam("now", type_=DateTime(timezone=True)), bindparam("zones", type_=ARRAY(Text)))
+_RECORD = text(f"{_DETECT},{_WRITES}{_summary('recorded')}").bindparams(*_types)
+_PREVIEW = text(f"{_DETECT}{_summary('new')}").bindparams(*_types)

@@ -598,7 +598,7 @@ class TestWhom:
     def test_every_teacher_is_looked_at_with_their_own_thresholds(
         self, make: Make, detect: Detect, stored: Stored, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(app, "TEACHERS_A_CHUNK", 2)
+        monkeypatch.setattr(app, "STUDENTS_A_CHUNK", 2)
         expected = set()
         for gap_days in (5, 10, 20, 40, 80):
             teacher = make.teacher()
@@ -609,9 +609,9 @@ class TestWhom:
                 expected.add(student.id)
         performed = detect()
         assert {row.student_id for row in stored(lifecycle_signals)} == expected
-        assert (performed.result["teachers"], performed.result["gap"]) == (5, 2)
+        assert (performed.result["students"], performed.result["gap"]) == (5, 2)
 
-    def test_a_killed_run_goes_on_with_the_teachers_that_are_left(
+    def test_a_killed_run_goes_on_with_the_students_that_are_left(
         self,
         database: Database,
         make: Make,
@@ -619,7 +619,7 @@ class TestWhom:
         stored: Stored,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(app, "TEACHERS_A_CHUNK", 1)
+        monkeypatch.setattr(app, "STUDENTS_A_CHUNK", 1)
         for _ in range(3):
             make.student(last_activity_at=None, created_at=MORNING - 60 * DAY)
         scheduled = {"scheduled_for": "2026-03-02T10:00:00Z"}
@@ -637,7 +637,7 @@ class TestWhom:
             perform(handler, event=scheduled)
         assert len(stored(lifecycle_signals, kind="gap")) == 1
         performed = perform(handler, event=scheduled)
-        assert chunks == 2 + 3  # the second teacher, the third, and nobody
+        assert chunks == 2 + 2  # the second student, and the third
         assert len(stored(lifecycle_signals, kind="gap")) == len(stored(teacher_notifications, kind="lifecycle_gap"))
         assert performed.result["gap"] == 3  # of the whole run
 

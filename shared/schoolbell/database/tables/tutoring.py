@@ -120,7 +120,7 @@ enrollments = Table(
     Column("status", Text, nullable=False, server_default="active"),
     created_at(),
     updated_at(),
-    Index("ix_enrollments_student_id_ends_on", "student_id", "ends_on", postgresql_include=["status"]),
+    Index("ix_enrollments_student_id_ends_on", "student_id", "ends_on", postgresql_include=["status", "id"]),
     schema="tutoring",
 )
 
@@ -296,8 +296,8 @@ lifecycle_signals = Table(
     one_of("kind", "gap", "churn", "enrollment_expiring", "streak"),
     Index(
         "uq_lifecycle_signals_standing",
-        "teacher_id",
         "student_id",
+        "teacher_id",
         "kind",
         "period",
         unique=True,

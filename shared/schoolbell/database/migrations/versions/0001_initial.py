@@ -547,7 +547,7 @@ def create_tables() -> None:
         "enrollments",
         ["student_id", "ends_on"],
         schema="tutoring",
-        postgresql_include=["status"],
+        postgresql_include=["status", "id"],
     )
     op.create_table(
         "erasure_requests",
@@ -597,7 +597,7 @@ def create_tables() -> None:
     op.create_index(
         "uq_lifecycle_signals_standing",
         "lifecycle_signals",
-        ["teacher_id", "student_id", "kind", "period"],
+        ["student_id", "teacher_id", "kind", "period"],
         unique=True,
         schema="tutoring",
         postgresql_where=sa.text("ended_at IS NULL"),
