@@ -26,7 +26,7 @@ from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.performing import Performer
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.google"]
+pytest_plugins = ["tests.fixtures.database", "tests.fixtures.google", "tests.fixtures.one_shots", "tests.fixtures.waitlist"]
 
 ACCOUNT = "123456789012"
 

@@ -182,7 +182,7 @@ class OneShotWorld:
         while True:
             for rung in self.scheduler.go_off():
                 self.queues.put(rung.queue, rung.body)
-            self._relay()
+            self.relay()
             visible = self.queues.take_visible()
             if not visible:
                 return
@@ -228,7 +228,8 @@ class OneShotWorld:
         """What EventBridge Scheduler was asked to do about a row, in order."""
         return [operation for operation, name in self.scheduler.calls if name == self.name(row)]
 
-    def _relay(self) -> None:
+    def relay(self) -> None:
+        """Sends what is in the outbox and due, as the relay does every minute."""
         claim = uuid4()
         with self.database.transaction() as connection:
             outbox.claim_oldest(connection, claim, self.clock.now)
