@@ -505,6 +505,8 @@ def _declared_name(app: str) -> str | None:
                 name="handler", decorator_list=[ast.Call(args=[ast.Constant(value=str(name)), *_]), *_]
             ):
                 return name
+            case ast.AnnAssign(target=ast.Name(id="JOB"), value=ast.Constant(value=str(name))):
+                return name
             case ast.Assign(targets=[ast.Name(id="JOB")], value=ast.Constant(value=str(name))):
                 return name
     return None
