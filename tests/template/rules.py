@@ -259,6 +259,7 @@ def functions_run_alike(bundle: Bundle) -> Iterator[str]:
         yield from _differs(f"{job}: tracing", function.get("TracingConfig"), {"Mode": "Active"})
         yield from _differs(f"{job}: recursive loop", function.get("RecursiveLoop"), "Allow")
         yield from _differs(f"{job}: architecture", function.get("Architectures"), ["arm64"])
+        yield from _differs(f"{job}: what it does when it rings itself", function.get("RecursiveLoop"), "Allow")
         if "VpcConfig" not in function:
             yield f"{job}: does not join the VPC that is given"
 

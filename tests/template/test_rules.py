@@ -132,6 +132,7 @@ BREAKS: dict[str, list[Break]] = {
     "functions_run_alike": [
         lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),
         lambda b: tutoring(b, "AutoComplete").pop("TracingConfig"),
+        lambda b: tutoring(b, "SessionSweep").pop("RecursiveLoop"),
         lambda b: tutoring(b, "AutoComplete").pop("RecursiveLoop"),
         lambda b: tutoring(b, "AutoComplete").pop("VpcConfig"),
     ],
