@@ -25,6 +25,9 @@ status: $(stack)  ## What is running, and where
 logs: $(stack)  ## The functions' logs: FOLLOW=1 to go on, JOB=tutoring-auto-complete for one
 	@$(python) -m local logs $(if $(FOLLOW),--follow) $(JOB)
 
+invoke: $(stack)  ## Invoke a job with its event of events/: JOB=tutoring.lifecycle-detection (EVENT=file for another)
+	@$(python) -m local invoke $(JOB) $(if $(EVENT),--event $(EVENT))
+
 demo: $(stack)  ## See all jobs at work
 	@$(python) -m local.demo
 

@@ -1,4 +1,4 @@
-"""The embedded stack's commands: ``python -m local up | down | status | logs | build``."""
+"""The embedded stack's commands: ``python -m local up | down | status | logs | invoke | build``."""
 
 import argparse
 import os
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from local import bundle, stack
 from local.bundle import CommandError
-from local.home import DEFAULT_HOME, Home
+from local.home import DEFAULT_HOME, Home, State
+from local.invocation import invoke
 from local.logs import show_logs
 from local.postgres import PostgresError
 from local.processes import ProcessError, alive
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", parents=[shared], help="the functions' logs")
     logs.add_argument("function", nargs="?", default="", help="part of a function's name")
     logs.add_argument("--follow", action="store_true", help="go on with new records")
+    call = commands.add_parser("invoke", parents=[shared], help="invoke a job")
+    call.add_argument("job", nargs="?", default="", help="e.g. tutoring.lifecycle-detection")
+    call.add_argument("--event", type=Path, help="a file with the event; the job's own of events/ if not given")
     commands.add_parser("build", parents=[shared], help="build the layers and functions")
     return result
 
@@ -55,15 +59,23 @@ def command(options: argparse.Namespace) -> int:
         case "status":
             return 0 if stack.status(home) else 1
         case "logs":
-            state = home.state()
-            if not alive(state.processes.get("emulator")):
-                raise CommandError("The stack is not running: make up")
+            state = running(home)
             show_logs(state.stack, state.ports["emulator"], options.function, follow=options.follow)
+        case "invoke":
+            return 0 if invoke(running(home), options.job, options.event) else 1
         case "build":
             with step("Build") as current:
                 bundle.build()
                 current.note = f"for {bundle.architecture()}, in {bundle.BUILT}"
     return 0
+
+
+def running(home: Home) -> State:
+    """What is remembered of a stack that is running."""
+    state = home.state()
+    if not alive(state.processes.get("emulator")):
+        raise CommandError("The stack is not running: make up")
+    return state
 
 
 if __name__ == "__main__":
