@@ -33,7 +33,7 @@ demo: $(stack)  ## See all jobs at work
 
 ##@ Working on it
 test: $(stack) .venv/checkov/.ready build  ## Run all tests (ARGS='-k waitlist' for some)
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: .venv/dev/.ready  ## Check style, types and the imports between packages
 	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy && $(dev)/bin/lint-imports
@@ -98,5 +98,5 @@ options = $(if $(filter layers/google/% layers/migrations/% requirements/dev.in,
 	$(if $(filter requirements/dev.in,$(1)),-c layers/google/requirements.txt -c layers/migrations/requirements.txt) \
 	$(if $(filter layers/migrations/%,$(1)),--no-emit-package sqlalchemy --no-emit-package typing-extensions)
 
-.PHONY: up down status logs demo test lint bench build lock clean help
+.PHONY: up down status logs invoke demo test lint bench build lock clean help
 .PRECIOUS: .venv/%/.ready
