@@ -112,6 +112,8 @@ class StepFunctions:
         self._tokens: dict[str, tuple[Execution, Pause]] = {}
         self._numbers = count(1)
         self.executions: dict[str, Execution] = {}
+        self.woken: set[str] = set()
+        """The tokens with which the end of a task was reported, whether or not somebody waited for it."""
 
     # What jobs call
 
@@ -132,6 +134,7 @@ class StepFunctions:
 
     def send_task_success(self, *, taskToken: str, output: str) -> dict[str, Any]:  # noqa: N803
         """Ends the wait for a task's answer."""
+        self.woken.add(taskToken)
         known = self._tokens.get(taskToken)
         if not known:
             raise _refusal("InvalidToken", "SendTaskSuccess")
@@ -179,6 +182,13 @@ class StepFunctions:
     def stop(self, name: str) -> None:
         """Aborts an execution, as an operator would."""
         self.executions[name].status = "ABORTED"
+
+    def restore(self, executions: Mapping[str, Execution]) -> None:
+        """Goes back to these executions, whose tasks nobody has answered."""
+        self.executions = dict(executions)
+        self.woken.clear()
+        for _, pause in self._tokens.values():
+            pause.answered = False
 
     @property
     def running(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from botocore.exceptions import EndpointConnectionError
 from sqlalchemy import Row, Table, func, select
@@ -18,6 +18,7 @@ from functions.tutoring.waitlist_offer.app import handler as offer_seat
 from functions.tutoring.waitlist_openings.app import handler as open_seats
 from schoolbell.database import Database
 from schoolbell.database.tables import platform, tutoring
+from schoolbell.jobs import outbox
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.fakes.step_functions import Clock, StepFunctions
@@ -118,20 +119,28 @@ class Waitlist:
         queue: str,
         *bodies: Any,
         message_id: str | None = None,
+        message_ids: Sequence[str] | None = None,
         attempt: int = 1,
         attributes: dict[str, Any] | None = None,
     ) -> list[str]:
         """Hands messages to a queue's job, and returns the ids of those that failed."""
         jobs: dict[str, Callable[[Any, Invocation], dict[str, Any]]] = {OPENINGS: open_seats, ANSWERS: take_answers}
         outbox_id = (attributes or {}).get("outbox-id", {}).get("StringValue")
-        message_ids = [message_id] * len(bodies) if message_id else None
-        event = sqs_event(bodies, attempt=attempt, message_ids=message_ids, outbox_id=outbox_id)
+        ids = message_ids or ([message_id] if message_id else None)
+        event = sqs_event(bodies, attempt=attempt, message_ids=ids, outbox_id=outbox_id)
         answer = jobs[queue](event, Invocation())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def expire(self, **event: object) -> dict[str, Any]:
         """The hourly run; returns its result."""
         return dict(expire_offers(event, Invocation())["result"])
+
+    def relay(self) -> None:
+        """Sends what a process that died left in the outbox; its claims end after a minute."""
+        claim, later = uuid4(), self.clock.now + outbox.CLAIM
+        with self.database.transaction() as connection:
+            outbox.claim_oldest(connection, claim, later)
+        outbox.send_claimed(self.database, self.settings, claim, later)
 
     def settle(self) -> None:
         """Lets machines go on and delivers what jobs sent each other, until there is nothing to do at this moment."""

@@ -26,7 +26,7 @@ class OfferSeat(Payload):
     """The seat to look at, and how often this execution has waited for an answer about it."""
 
     seat_id: UUID
-    round: int = Field(ge=0)
+    round: int = Field(ge=0, strict=True)
 
 
 class Offered(Result):

@@ -25,7 +25,7 @@ class SeatsOpened(Payload):
     """Seats that have become free."""
 
     waitlist_id: UUID
-    seats: int = Field(ge=1, le=MOST_SEATS)
+    seats: int = Field(ge=1, le=MOST_SEATS, strict=True)
 
 
 class Started(Result):

@@ -98,6 +98,8 @@ def test_an_execution_is_named_after_its_opening(waitlists: Waitlist) -> None:
         ({"waitlist_id": "{id}", "seats": -1}, "seats: Input should be greater than or equal to 1"),
         ({"waitlist_id": "{id}", "seats": 501}, "seats: Input should be less than or equal to 500"),
         ({"waitlist_id": "{id}", "seats": 1.5}, "seats: Input should be a valid integer"),
+        ({"waitlist_id": "{id}", "seats": "2"}, "seats: Input should be a valid integer"),
+        ({"waitlist_id": "{id}", "seats": True}, "seats: Input should be a valid integer"),
         ({"waitlist_id": "{id}"}, "seats: Field required"),
         ({"waitlist_id": "{id}", "seats": 1, "colour": "red"}, "colour: Extra inputs are not permitted"),
         ("no JSON", "message: Invalid JSON"),

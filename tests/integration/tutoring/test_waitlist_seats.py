@@ -25,15 +25,16 @@ TRIES = 15
 EXAMPLES = int(os.environ.get("WAITLIST_EXAMPLES", "15"))
 
 
-def at_once(*calls: Callable[[], object]) -> None:
-    """Runs calls in threads that start together, and raises what one of them raised."""
+def at_once(*calls: Callable[[], object]) -> list[object]:
+    """What calls return, in threads that start together. Raises what one of them raised."""
     barrier = threading.Barrier(len(calls))
+    answers: list[object] = []
     errors: list[BaseException] = []
 
     def run(call: Callable[[], object]) -> None:
         barrier.wait()
         try:
-            call()
+            answers.append(call())
         except BaseException as error:
             errors.append(error)
 
@@ -44,6 +45,7 @@ def at_once(*calls: Callable[[], object]) -> None:
         thread.join()
     if errors:
         raise errors[0]
+    return answers
 
 
 def offers(seats: list[Any]) -> list[Callable[[], object]]:
@@ -100,13 +102,16 @@ def test_of_two_answers_at_once_one_counts(waitlists: Waitlist) -> None:
         assert waitlists.seats(waitlist) == [{"accepted": "taken", "declined": "open"}[status]]
 
 
-def test_one_message_delivered_twice_at_once_is_one_answer(waitlists: Waitlist) -> None:
+@pytest.mark.parametrize("is_by_hand", [False, True])
+def test_one_message_delivered_twice_at_once_is_one_answer(waitlists: Waitlist, is_by_hand: bool) -> None:
     for number in range(TRIES):
-        waitlist, (seat,) = recorded(waitlists, students=1, seats=1)
-        offer({"seat_id": str(seat), "round": 0}, Invocation())
-        (entry,) = waitlists.entries(waitlist)
+        waitlist, (seat,) = recorded(waitlists, students=0, seats=1)
+        entry = waitlists.make.entry(waitlist, status="notified" if is_by_hand else "waiting")
+        if not is_by_hand:
+            offer({"seat_id": str(seat), "round": 0}, Invocation())
 
-        at_once(*[lambda: waitlists.answer(entry, "accept", message_id=f"m{number}")] * 2)  # noqa: B023
+        deliver = partial(waitlists.answer, entry, "accept", message_id=f"m{number}")
+        assert at_once(deliver, deliver) == [[], []]
 
         assert waitlists.answers(waitlist) == [("accept", "accepted", None)]
 
