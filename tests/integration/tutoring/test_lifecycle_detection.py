@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Row, event, update
+from sqlalchemy import Row, event, insert, update
 
 from functions.tutoring.lifecycle_detection import app
 from functions.tutoring.lifecycle_detection.app import handler
@@ -655,6 +656,99 @@ class TestWhom:
         detect()
         (run,) = stored(job_runs)
         assert run.status == "completed"
+
+
+class TestAgainstReadingEveryRow:
+    """The statement finds what a reading of each student's rows in Python finds."""
+
+    ZONES = ("America/New_York", "America/Sao_Paulo", "Europe/Madrid", "Europe/London", "Asia/Kolkata", "Pacific/Apia")
+
+    @pytest.mark.parametrize(
+        "at",
+        [
+            datetime(2026, 3, 9, 3, 30, tzinfo=UTC),  # the day after the clocks changed in New York
+            datetime(2026, 3, 30, 0, 30, tzinfo=UTC),  # the day after they did in Europe
+            datetime(2027, 1, 4, 4, 0, tzinfo=UTC),  # ISO week 1, after a week 53
+            datetime(2025, 11, 3, 5, 15, tzinfo=UTC),
+        ],
+    )
+    def test_a_random_school(
+        self, database: Database, make: Make, detect: Detect, signals: Signals, at: datetime
+    ) -> None:
+        random = Random(at.toordinal())
+        expected: list[tuple[str, str]] = []
+        rows: list[dict[str, Any]] = []
+        for zone in self.ZONES:
+            for _ in range(6):
+                teacher = make.teacher(timezone=zone)
+                rule = make.settings(
+                    teacher,
+                    gap_days=random.randint(3, 20),
+                    churn_days=random.randint(5, 30),
+                    streak_weeks=random.randint(1, 6),
+                )
+                for _ in range(3):
+                    student = make.student(
+                        teacher,
+                        created_at=at - random.random() * 60 * DAY,
+                        last_activity_at=random.choice([None, at - random.random() * 40 * DAY]),
+                    )
+                    lessons = self.lessons_of(random, at, zone)
+                    rows += [
+                        {
+                            "teacher_id": teacher.id,
+                            "student_id": student.id,
+                            "starts_at": starts_at,
+                            "ends_at": starts_at + timedelta(hours=1),
+                            "status": status,
+                        }
+                        for starts_at, status in lessons
+                    ]
+                    expected += self.signals_of(student, lessons, rule, at, ZoneInfo(zone))
+        change(database, insert(sessions).values(rows))
+        detect(at)
+        assert signals() == sorted(expected)
+        assert {kind for kind, _ in expected} == {"gap", "churn", "streak"}
+
+    def lessons_of(self, random: Random, at: datetime, zone: str) -> list[tuple[datetime, str]]:
+        """A term of lessons, many of them around midnight, when days and weeks turn."""
+        monday = (at - random.randint(3, 9) * WEEK).astimezone(ZoneInfo(zone)).replace(hour=0, minute=0)
+        lessons = []
+        for _ in range(random.randint(0, 16)):
+            local = monday.replace(tzinfo=None) + timedelta(
+                days=random.choice([0, 6, random.randrange(90)]) + 7 * random.randrange(10),
+                minutes=random.choice([-1, 0, 1, random.randrange(1440)]),
+            )
+            starts_at = local.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+            past = random.choice(["completed", "completed", "completed", "cancelled", "no_show", "pending_review"])
+            lessons.append((starts_at, past if starts_at <= at else random.choice(["scheduled", "cancelled"])))
+        return lessons
+
+    def signals_of(
+        self, student: Row[Any], lessons: list[tuple[datetime, str]], rule: Row[Any], at: datetime, zone: ZoneInfo
+    ) -> list[tuple[str, str]]:
+        def day(moment: datetime) -> date:
+            return moment.astimezone(zone).date()
+
+        held = [start for start, status in lessons if start <= at and status in ("completed", "pending_review")]
+        coming = any(start > at and status == "scheduled" for start, status in lessons)
+        last_lesson = day(max(held, default=student.created_at))
+        last_activity = day(max([*held, student.last_activity_at or student.created_at]))
+        found = []
+        if (day(at) - last_lesson).days >= rule.gap_days and not coming:
+            found.append(("gap", str(last_lesson)))
+        if (day(at) - last_activity).days >= rule.churn_days:
+            found.append(("churn", str(last_activity)))
+        weeks = {day(start).isocalendar()[:2] for start, status in lessons if start <= at and status == "completed"}
+        week = day(at)
+        if week.isocalendar()[:2] not in weeks:
+            week -= WEEK
+        length = 0
+        while week.isocalendar()[:2] in weeks:
+            length, week = length + 1, week - WEEK
+        if length >= rule.streak_weeks:
+            found.append(("streak", (week + WEEK).strftime("%G-W%V")))
+        return found
 
 
 def change(database: Database, statement: Any) -> None:
