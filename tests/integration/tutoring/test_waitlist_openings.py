@@ -35,6 +35,30 @@ def test_a_second_delivery_after_the_cascade_has_ended_starts_nothing(waitlists:
     assert waitlists.statuses(waitlist) == ["waiting"]
 
 
+def test_a_second_delivery_after_the_execution_was_stopped_is_done(waitlists: Waitlist) -> None:
+    """Its name is taken; the hourly run takes its seats over."""
+    waitlist = waitlists.of(students=1)
+    waitlists.open(waitlist, message_id="m1")
+    waitlists.machine.stop(waitlists.machine.running[0])
+
+    assert waitlists.open(waitlist, message_id="m1", attempt=2) == []
+
+    assert len(waitlists.machine.executions) == 1
+
+
+def test_a_second_delivery_after_the_seats_were_passed_on_starts_nothing(waitlists: Waitlist) -> None:
+    waitlist = waitlists.of(students=1)
+    waitlists.network.is_machine_away = True
+    waitlists.open(waitlist, message_id="m1")
+    waitlists.clock.advance(GRACE)
+    waitlists.expire()
+
+    waitlists.network.is_machine_away = False
+    assert waitlists.open(waitlist, message_id="m1", attempt=2) == []
+
+    assert waitlists.machine.executions == {}
+
+
 def test_an_opening_sent_twice_by_the_relay_opens_one_seat(waitlists: Waitlist) -> None:
     """The same row of the outbox, in two messages."""
     waitlist = waitlists.of(students=3)

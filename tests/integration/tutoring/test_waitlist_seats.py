@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer
@@ -177,6 +178,14 @@ def test_an_answer_and_the_hourly_run_do_not_both_count(waitlists: Waitlist) -> 
 
         outcome = (waitlists.statuses(waitlist)[0], waitlists.seats(waitlist)[0], len(waitlists.queued()))
         assert outcome in [("accepted", "taken", 0), ("expired", "passed_on", 1)]
+
+
+def test_the_database_itself_refuses_two_students_on_one_seat(waitlists: Waitlist) -> None:
+    waitlist, (seat,) = recorded(waitlists, students=0, seats=1)
+    waitlists.make.entry(waitlist, status="accepted", seat_id=seat)
+
+    with pytest.raises(IntegrityError, match="uq_waitlist_entries_seat_id"):
+        waitlists.make.entry(waitlist, status="notified", seat_id=seat)
 
 
 class Story:
