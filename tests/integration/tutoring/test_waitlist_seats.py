@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError
 
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer
@@ -184,7 +184,7 @@ def test_the_database_itself_refuses_two_students_on_one_seat(waitlists: Waitlis
     waitlist, (seat,) = recorded(waitlists, students=0, seats=1)
     waitlists.make.entry(waitlist, status="accepted", seat_id=seat)
 
-    with pytest.raises(IntegrityError, match="uq_waitlist_entries_seat_id"):
+    with pytest.raises(DatabaseError, match="uq_waitlist_entries_seat_id"):
         waitlists.make.entry(waitlist, status="notified", seat_id=seat)
 
 
