@@ -1,0 +1,68 @@
+"""What a cold start of each function costs: importing it in a fresh process, from what `sam build` made.
+
+The reference is a process that imports only what every job stands on, from the same layer: SQLAlchemy Core with a
+pg8000 engine, pydantic and Powertools' logger. Both see the built artifact and layers and nothing else, run in turns, and
+write no bytecode, as in a Lambda, whose folders are read-only.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.packaging.functions import BuiltFunction, built_functions
+
+TITLE: Final = "Cold start: importing each function as built, against importing what all of them stand on"
+COLUMNS: Final = ("function", "runs", "median", "reference", "times the reference")
+RUNS: Final = 9
+
+REFERENCE: Final = """
+import sqlalchemy, pg8000.dbapi, pydantic
+from aws_lambda_powertools import Logger
+Logger(service="reference")
+sqlalchemy.create_engine("postgresql+pg8000://u:p@127.0.0.1/d")
+"""
+FUNCTION: Final = "import app; app.handler"
+
+
+def run() -> list[tuple[str, ...]]:
+    """Measures, and returns the lines of the table under `COLUMNS`."""
+    return [_line(function) for function in built_functions()]
+
+
+def _line(function: BuiltFunction) -> tuple[str, ...]:
+    ours, reference = [], []
+    for _ in range(RUNS + 1):
+        ours.append(_seconds(FUNCTION, function.path))
+        reference.append(_seconds(REFERENCE, function.path))
+    pairs = [mine / theirs for mine, theirs in zip(ours[1:], reference[1:], strict=True)]
+    return (
+        str(function.job),
+        f"{RUNS}",
+        f"{statistics.median(ours[1:]) * 1000:.0f} ms",
+        f"{statistics.median(reference[1:]) * 1000:.0f} ms",
+        f"{statistics.median(pairs):.2f}",
+    )
+
+
+def _seconds(code: str, path: Sequence[Path]) -> float:
+    # -S leaves out site-packages, -P the current folder.
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AWS_REGION": "us-east-1",
+        "AWS_LAMBDA_FUNCTION_NAME": "benchmark",
+    }
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-S", "-P", "-c", code], env=environment, check=True)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    for line in run():
+        print(" | ".join(line))
