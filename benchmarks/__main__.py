@@ -1,4 +1,4 @@
-"""Run the benchmarks, print their tables and keep them in benchmarks/RESULTS.md: ``python -m benchmarks [NAME ...]``."""
+"""Run the benchmarks, print their tables, keep them in benchmarks/RESULTS.md: ``python -m benchmarks [NAME ...]``."""
 
 import argparse
 import os

@@ -1,8 +1,8 @@
 """What a cold start of each function costs: importing it in a fresh process, from what `sam build` made.
 
 The reference is a process that imports only what every job stands on, from the same layer: SQLAlchemy Core with a
-pg8000 engine, pydantic and Powertools' logger. Both see the built artifact and layers and nothing else, run in turns, and
-write no bytecode, as in a Lambda, whose folders are read-only.
+pg8000 engine, pydantic and Powertools' logger. Both see the built artifact and layers and nothing else, run in turns,
+and write no bytecode, as in a Lambda, whose folders are read-only.
 """
 
 import os

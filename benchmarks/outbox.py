@@ -1,7 +1,7 @@
 """How fast the outbox takes messages, and hands them to SQS.
 
-Writing is one `INSERT ... SELECT` of 100,000 rows through `Outbox.send_from`, committed. Handing over is the relay's code
-against a stand-in for SQS in a process of its own, which answers at once: what is measured is what it costs here.
+Writing is one `INSERT ... SELECT` of 100,000 rows through `Outbox.send_from`, committed. Handing over is the relay's
+code against a stand-in for SQS in a process of its own, which answers at once: what is measured is what it costs here.
 """
 
 import contextlib
