@@ -1,0 +1,86 @@
+"""What the end-to-end tests stand on: the whole stack, deployed once, with IAM enforced.
+
+They run one after the other, in one process, since a test may stop the database or open a circuit. What takes minutes
+(a schedule's time to come, an attempt's backoff) is begun when the stack is up, by session fixtures whose names begin
+with `begun_`; tests that use one come last.
+
+While you write a test, `KEEP_STACK=1` leaves the stack running and takes it up again with what has changed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from local import stack as embedded
+from local.home import CHECKOUT, Home
+from schoolbell.database import Database, DatabaseAddress
+from tests.end_to_end.stack import Stack
+from tests.factories import Make
+
+NAME = "end-to-end"
+BEGUN = "begun_"
+FOLDER = CHECKOUT / ".local" / NAME
+STATEMENT_TIMEOUT = timedelta(seconds=60)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts all of these tests into one process, and those that look at what has been begun at its end."""
+    for item in items:
+        if "end_to_end" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(NAME))
+    items.sort(key=lambda item: "end_to_end" in item.path.parts and bool(_begun(item)))
+
+
+def _begun(item: pytest.Item) -> list[str]:
+    return [name for name in getattr(item, "fixturenames", ()) if name.startswith(BEGUN)]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The stack, up and with IAM enforced; a run that was killed may have left one, which ends first."""
+    keep = bool(os.environ.get("KEEP_STACK"))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "in-use").open("w") as in_use:
+        fcntl.flock(in_use, fcntl.LOCK_EX)
+        home = Home(FOLDER)
+        if not keep:
+            embedded.down(home, purge=True)
+        try:
+            embedded.up(home, NAME, enforce_iam=True)
+            url = embedded.postgres_of(home).url()
+            address = DatabaseAddress.from_url(url)
+            database = Database(lambda: address, STATEMENT_TIMEOUT)
+            yield Stack(NAME, home, database, f"http://127.0.0.1:{home.state().ports['sandbox']}")
+            database.close()
+        finally:
+            if not keep:
+                embedded.down(home, purge=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin(request: pytest.FixtureRequest) -> None:
+    """Begins at once what tests that were asked for will look at in minutes."""
+    for item in request.session.items:
+        for name in _begun(item):
+            request.getfixturevalue(name)
+
+
+@pytest.fixture
+def database(stack: Stack) -> Database:
+    """The stack's database, with what other tests left in it."""
+    return stack.database
+
+
+@pytest.fixture
+def now() -> datetime:
+    """The time; the stack's clock is the machine's."""
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def make(database: Database, now: datetime) -> Make:
+    """Factories that write rows as an application would."""
+    return Make(database, now)

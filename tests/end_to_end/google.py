@@ -1,0 +1,82 @@
+"""Google as the sandbox has it, over HTTP, and teachers who have connected it."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+from sqlalchemy import Row
+
+from tests.end_to_end.stack import Stack
+from tests.factories import Make
+
+TABLE = "resilience"
+
+
+@dataclass(frozen=True)
+class Google:
+    """What can be done to Google behind the stack's back."""
+
+    stack: Stack
+    make: Make
+
+    def connected_teacher(self) -> tuple[Row[Any], str]:
+        """A teacher who has connected Google, and the name of the account, which is also that of the token's secret."""
+        account = f"{self.stack.name}/google/{uuid4()}"
+        token = {"client_id": "client", "client_secret": "secret", "refresh_token": account}
+        self.stack.client("secretsmanager").create_secret(Name=account, SecretString=json.dumps(token))
+        teacher = self.make.teacher()
+        self.make.calendar_connection(teacher, calendar_id="primary", secret_id=account)
+        return teacher, account
+
+    def file(self, account: str, **fields: Any) -> str:
+        """Adds a file or a folder to an account, and returns its id."""
+        return str(self.ask("POST", "files", {"account": account, **fields})["id"])
+
+    def trash(self, file: str) -> None:
+        self.ask("PATCH", f"files/{file}", {"trashed": True})
+
+    def copies(self, account: str) -> list[dict[str, Any]]:
+        """The files of an account that are copies."""
+        return [each for each in self.ask("GET", f"files?account={account}") if each["copied_from"]]
+
+    def events(self, account: str) -> list[dict[str, Any]]:
+        """The events of an account's calendars that are not deleted."""
+        listed = self.ask("GET", f"events?account={account}")
+        return [each["resource"] for each in listed if each["resource"]["status"] != "cancelled"]
+
+    def fail(self, account: str, **fault: Any) -> None:
+        """Makes calls for an account fail; see `local.sandbox.world.Fault`."""
+        self.ask("POST", "faults", {"account": account, **fault})
+
+    def ask(self, method: str, target: str, body: dict[str, Any] | None = None) -> Any:
+        """Tells the sandbox something, or asks it."""
+        content = json.dumps(body).encode() if body is not None else None
+        request = Request(f"{self.stack.sandbox_url}/sandbox/{target}", content, method=method)
+        with urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    # Circuits
+
+    def open_circuit(self, name: str, *, closes_in: float) -> None:
+        """Opens a circuit as functions do after failures; after so many seconds it lets one call through."""
+        recovery = 60
+        opened_at = int(time.time() - recovery + closes_in)
+        self.stack.client("dynamodb").put_item(
+            TableName=f"{self.stack.name}-{TABLE}",
+            Item={
+                "id": {"S": name},
+                "state": {"S": "OPEN"},
+                "failure_count": {"N": "5"},
+                "opened_at": {"N": str(opened_at)},
+                "expiration": {"N": str(opened_at + 4_000)},
+            },
+        )
+
+    def circuit(self, name: str) -> str:
+        """The state of a circuit."""
+        key = {"id": {"S": name}}
+        item = self.stack.client("dynamodb").get_item(TableName=f"{self.stack.name}-{TABLE}", Key=key).get("Item")
+        return str(item["state"]["S"]) if item else "CLOSED"

@@ -1,0 +1,201 @@
+"""The deployed stack as its users have it: queues, schedules, functions and the database, by the names of the jobs."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import batched
+from typing import Any, Final
+
+from sqlalchemy import Row, Table, select, update
+
+from local.emulator import client
+from local.home import CHECKOUT, Home
+from local.stack import postgres_of
+from schoolbell.database import Database
+from schoolbell.database.tables.platform import dead_letters, job_runs
+from tests.end_to_end.waiting import eventually
+
+MESSAGES_A_CALL: Final = 10
+SENDERS: Final = 4
+DUE_SOON: Final = 120
+"""Seconds: what is due sooner gets no schedule of its own (`schoolbell.schedules.TOO_LATE`)."""
+
+
+class FunctionFailed(Exception):
+    """An invocation ended with an error; the text is what Lambda shows of it."""
+
+
+@dataclass
+class Stack:
+    """An instance of the embedded stack."""
+
+    name: str
+    home: Home
+    database: Database
+    sandbox_url: str
+    _buried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    # AWS
+
+    def client(self, service: str) -> Any:
+        """A client of an emulated service, for the root user."""
+        return client(service, self.home.state().ports["emulator"])
+
+    @cached_property
+    def sqs(self) -> Any:
+        return self.client("sqs")
+
+    @cached_property
+    def scheduler(self) -> Any:
+        return self.client("scheduler")
+
+    @cached_property
+    def functions(self) -> Any:
+        return self.client("lambda")
+
+    def resource(self, job: str) -> str:
+        """What a job's function, queue, rule and schedule are called."""
+        return f"{self.name}-{job.replace('.', '-')}"
+
+    def queue_url(self, job: str, *, dead: bool = False) -> str:
+        """The address of a job's queue, or of its dead-letter queue."""
+        name = self.resource(job) + ("-dlq" if dead else "")
+        return str(self.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+
+    # What people do
+
+    def drop(self, job: str, *bodies: Any) -> list[str]:
+        """Puts messages on a job's queue, and returns their ids. What is not text goes as JSON."""
+        url = self.queue_url(job)
+        entries = [
+            {"Id": str(position), "MessageBody": body if isinstance(body, str) else json.dumps(body)}
+            for position, body in enumerate(bodies)
+        ]
+
+        def send(some: Sequence[dict[str, str]]) -> list[str]:
+            answer = self.sqs.send_message_batch(QueueUrl=url, Entries=list(some))
+            assert not answer.get("Failed"), answer["Failed"]
+            return [sent["MessageId"] for sent in answer["Successful"]]
+
+        with ThreadPoolExecutor(SENDERS) as senders:
+            return [
+                each for sent in senders.map(send, batched(entries, MESSAGES_A_CALL, strict=False)) for each in sent
+            ]
+
+    @contextmanager
+    def held(self, job: str) -> Iterator[None]:
+        """Keeps a job from taking messages off its queue, so that what is dropped meanwhile comes in one batch."""
+        mappings = self.functions.list_event_source_mappings(FunctionName=self.resource(job))["EventSourceMappings"]
+        mapping = mappings[0]["UUID"]
+        self.functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+        try:
+            yield
+        finally:
+            self.functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+
+    def invoke(self, job: str, event: Any) -> Any:
+        """Calls a job's function and returns its answer.
+
+        Raises:
+            FunctionFailed: it raised.
+        """
+        answer = self.functions.invoke(FunctionName=self.resource(job), Payload=json.dumps(event).encode())
+        payload = json.loads(answer["Payload"].read() or b"null")
+        if "FunctionError" in answer:
+            raise FunctionFailed(json.dumps(payload))
+        return payload
+
+    def event_of(self, job: str) -> Any:
+        """The event file of a job."""
+        domain, name = job.split(".")
+        return json.loads((CHECKOUT / "events" / domain / f"{name.replace('-', '_')}.json").read_text())
+
+    def change(self, table: Table, id: object, **values: object) -> None:
+        """Changes a row, as the application does."""
+        with self.database.transaction() as connection:
+            connection.execute(update(table).where(table.c.id == id).values(values))
+
+    # What came of it
+
+    def rows(self, table: Table, **equal: object) -> Sequence[Row[Any]]:
+        """What a table holds, the oldest first."""
+        query = select(table).where(*(table.c[name] == value for name, value in equal.items()))
+        with self.database.transaction() as connection:
+            return connection.execute(query.order_by(table.c.created_at, *table.primary_key)).all()
+
+    def row(self, table: Table, **equal: object) -> Row[Any]:
+        """The only row of a table that has these values."""
+        (found,) = self.rows(table, **equal)
+        return found
+
+    def runs(self, job: str, **equal: object) -> Sequence[Row[Any]]:
+        """The runs of a job."""
+        return self.rows(job_runs, job=job, **equal)
+
+    def becomes(self, table: Table, id: object, patience: float = 60.0, **wanted: object) -> Row[Any]:
+        """Waits until a row has these values, and returns it."""
+
+        def look() -> Row[Any] | None:
+            seen.append(self.row(table, id=id))
+            return seen[-1] if all(seen[-1]._mapping[name] == value for name, value in wanted.items()) else None
+
+        seen: list[Row[Any]] = []
+        try:
+            found = eventually(look, f"{table.name} {id} with {wanted}", patience=patience)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the row is {dict(seen[-1]._mapping)}") from None
+        assert found is not None
+        return found
+
+    def dead_letter(self, job: str, body: str, patience: float = 60.0) -> Row[Any]:
+        """Waits until a message with this body is recorded as dead, and returns the record."""
+        return eventually(
+            lambda: self.rows(dead_letters, job=job, payload=body), f"dead letter of {job}", patience=patience
+        )[-1]
+
+    def buried(self, job: str, body: str, patience: float = 60.0) -> dict[str, Any]:
+        """Waits until a message with this body is on a job's dead-letter queue, and takes it from there."""
+
+        def look() -> dict[str, Any] | None:
+            seen = self._buried.setdefault(job, [])
+            url = self.queue_url(job, dead=True)
+            while received := self.sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=MESSAGES_A_CALL, MessageAttributeNames=["All"]
+            ).get("Messages"):
+                seen += received
+                for message in received:
+                    self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            return next((message for message in seen if message["Body"] == body), None)
+
+        found = eventually(look, f"message on the dead-letter queue of {job}", patience=patience)
+        assert found is not None
+        self._buried[job].remove(found)
+        return found
+
+    def waiting(self, job: str) -> int:
+        """How many messages are on a job's queue, those included that are hidden or delayed."""
+        counts = self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job), AttributeNames=["All"])["Attributes"]
+        kinds = ("", "NotVisible", "Delayed")
+        return sum(int(counts.get(f"ApproximateNumberOfMessages{kind}", 0)) for kind in kinds)
+
+    def one_shot(self, name: str) -> dict[str, Any] | None:
+        """A schedule that a job made, or nothing if there is none of that name."""
+        with suppress(self.scheduler.exceptions.ResourceNotFoundException):
+            found: dict[str, Any] = self.scheduler.get_schedule(GroupName=self.name, Name=name)
+            return found
+        return None
+
+    # Its database
+
+    def stop_database(self) -> None:
+        postgres_of(self.home).stop()
+
+    def start_database(self) -> None:
+        """Starts the database where it was before."""
+        postgres = postgres_of(self.home)
+        postgres.port = self.home.state().ports["postgres"]
+        postgres.start()
+        self.database.check()
