@@ -1,0 +1,68 @@
+"""A dry run of data retention: what would go, and that nothing has."""
+
+from typing import Any, Final
+
+from local.demo.display import Act
+from local.demo.running import Running, count
+from local.generator import Term
+from schoolbell.database.tables import metadata
+
+TITLE: Final = "What data retention would erase: a dry run"
+JOB: Final = "tutoring.data-retention"
+
+# What the run itself writes (its own row), what other runs are about, and what schedules leave on a row.
+BOOKKEEPING: Final = ("job_runs", "leases", "outbox", "watermarks", "alembic_version")
+MOVING: Final = ("updated_at", "scheduled_for")
+
+_DUE = """
+SELECT count(*) FROM tutoring.students AS student
+LEFT JOIN tutoring.retention_settings AS setting ON setting.teacher_id = student.teacher_id
+WHERE student.status <> 'erased' AND (
+    EXISTS (SELECT FROM tutoring.erasure_requests
+            WHERE student_id = student.id AND status = 'open' AND due_at < now())
+    OR coalesce(student.last_activity_at, student.created_at)
+       < now() - make_interval(days => coalesce(setting.inactive_student_days, 730))
+       AND NOT EXISTS (SELECT FROM tutoring.sessions
+                       WHERE student_id = student.id AND status <> 'cancelled'
+                         AND starts_at >= now() - make_interval(days => coalesce(setting.inactive_student_days, 730))))
+"""
+_FINGERPRINT = """
+SELECT count(*) || ' ' || md5(coalesce(string_agg(digest, '' ORDER BY digest), '')) FROM (
+    SELECT md5(cast(to_jsonb(line) - cast(:moving AS text[]) AS text)) AS digest FROM {table} AS line
+) AS lines
+"""
+_OVERDUE = "SELECT count(*) FROM tutoring.erasure_requests WHERE status = 'open' AND due_at < now()"
+
+
+def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - all acts are called alike
+    """Take the fingerprint of every table, run, and take it again."""
+    before = fingerprints(running)
+    act.say(f"the fingerprint of {count(len(before), 'table')} is taken; data-retention runs with dry_run")
+    due, overdue = running.number(_DUE), running.number(_OVERDUE)
+    result: dict[str, Any] = running.invoke(JOB, {"dry_run": True}).get("result") or {}
+    after = fingerprints(running)
+    act.say(f"{count(result['requests_overdue'], 'erasure request')} overdue, {result['requests_done']} would be done")
+    act.say(f"{count(result['students_erased'], 'student')} would be erased, and what is personal about them:")
+    by_table = sorted(result["rows_erased"].items(), key=lambda item: -item[1])
+    for table, rows in by_table:
+        act.say(f"  {rows:>7,}  {table}")
+    act.say(
+        f"too old: the notes of {count(result['sessions_cleared'], 'lesson')}, "
+        f"{count(result['contacts_deleted'], 'entry', 'entries')} of the contact log, "
+        f"the text of {count(result['messages_cleared'], 'message')}"
+    )
+    changed = [name for name in before if before[name] != after[name]]
+    act.say("the fingerprints are the same as before" if not changed else f"changed: {', '.join(changed)}")
+
+    act.check("students whose time is over", due, result["students_erased"])
+    act.check("erasure requests overdue", overdue, result["requests_overdue"])
+    act.check("tables that the dry run changed", 0, len(changed))
+
+
+def fingerprints(running: Running) -> dict[str, str]:
+    """A digest of every row of every table, but for bookkeeping."""
+    return {
+        table.fullname: running.row(_FINGERPRINT.format(table=table.fullname), moving=f"{{{','.join(MOVING)}}}")[0]
+        for table in metadata.sorted_tables
+        if table.name not in BOOKKEEPING
+    }
