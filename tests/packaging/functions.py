@@ -1,7 +1,9 @@
 """Built functions, run as Lambda runs them: its runtime client, the artifact, the layers, and nothing else."""
 
+import atexit
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -171,6 +173,7 @@ def interpreter() -> str:
 def runtime_client() -> Path:
     """A folder with nothing in it but Lambda's runtime client and what that needs."""
     folder = Path(tempfile.mkdtemp(prefix="schoolbell-runtime-client-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in RUNTIME_CLIENT:
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or [] if not file.parts[0].startswith((".", "__"))}:
