@@ -79,27 +79,34 @@ def answer_batch(call: Call, answer_one: Callable[[Call], Reply]) -> Reply:
 
 
 def _list(call: Call, account: str, world: World) -> Reply:
-    found = [file for file in world.files.values() if file.account == account and _matches(file, call.query.get("q"))]
+    terms = _terms(call.query.get("q", ""))
+    mine = (file for file in world.files.values() if file.account == account)
+    found = [file for file in mine if all(_matches(file, term) for term in terms)]
     size = int(call.query.get("pageSize", "100"))
     return Reply(200, {"kind": "drive#fileList", "files": [file.shown() for file in found[:size]]})
 
 
-def _matches(file: File, query: str | None) -> bool:
-    """Whether a file is what a query asks for: terms on appProperties and the trash, joined by `and`."""
-    rest = query or ""
-    while rest:
-        term = _TERM.match(rest)
-        if term is None:
+def _terms(query: str) -> list[re.Match[str]]:
+    """The terms of a query, on appProperties and the trash, which `and` joins.
+
+    Raises:
+        Refusal: there is something else in it.
+    """
+    terms = []
+    while query:
+        term = _TERM.match(query)
+        rest = query[term.end() :] if term else query
+        if term is None or not (rest == "" or rest.startswith(" and ")):
             raise Refusal(google_error(400, "invalid", "Invalid Value", location=("parameter", "q")))
-        if term["trashed"] and file.trashed != (term["trashed"] == "true"):
-            return False
-        if term["key"] is not None and file.appProperties.get(_unquoted(term["key"])) != _unquoted(term["value"]):
-            return False
-        rest = rest[term.end() :]
-        if rest and not rest.startswith(" and "):
-            raise Refusal(google_error(400, "invalid", "Invalid Value", location=("parameter", "q")))
-        rest = rest.removeprefix(" and ")
-    return True
+        terms.append(term)
+        query = rest.removeprefix(" and ")
+    return terms
+
+
+def _matches(file: File, term: re.Match[str]) -> bool:
+    if term["trashed"]:
+        return file.trashed == (term["trashed"] == "true")
+    return file.appProperties.get(_unquoted(term["key"])) == _unquoted(term["value"])
 
 
 def _create(call: Call, account: str, world: World) -> Reply:
