@@ -18,7 +18,7 @@ from schoolbell.tutoring.one_shots import MESSAGES, Overlooked, overlooked
 _FIRE = text(
     """
     WITH given AS MATERIALIZED (
-        SELECT DISTINCT value::uuid AS id FROM json_array_elements_text(cast(:ids AS json)) ORDER BY 1
+        SELECT value::uuid AS id FROM json_array_elements_text(cast(:ids AS json))
     ),
     fired AS (
         UPDATE tutoring.scheduled_messages AS message
@@ -61,8 +61,8 @@ def fire(connection: Connection, messages: Iterable[UUID], now: datetime) -> Fir
 
     A message that is not due, cancelled or fired already is left alone, and may stand in the list any number of times.
     """
-    distinct = {str(message) for message in messages}
-    fired = connection.execute(_FIRE, {"ids": json.dumps(list(distinct)), "now": now}).scalar_one()
+    distinct = sorted({str(message) for message in messages})
+    fired = connection.execute(_FIRE, {"ids": json.dumps(distinct), "now": now}).scalar_one()
     if fired == len(distinct):
         return Firing(fired, Overlooked())
     return Firing(fired, overlooked(connection, MESSAGES, map(UUID, distinct)))

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -41,7 +42,6 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from schoolbell import schedules
 from schoolbell.database.tables.tutoring import scheduled_messages, sessions
 from schoolbell.jobs import Batch, Chunk, Cursor, JobContext, Message, Payload
-from schoolbell.jobs.outcomes import LONGEST_SNOOZE
 from schoolbell.schedules import TOO_LATE, OneShot
 
 ROUNDS: Final = 5
@@ -214,7 +214,8 @@ def _write_down(
         .returning(table.c.id)
     )
     listed = [
-        {"id": str(row), "due": _text(wanted.due), "seen": _text(wanted.seen)} for row, wanted in arranged.items()
+        {"id": str(row), "due": _text(arranged[row].due), "seen": _text(arranged[row].seen)}
+        for row in sorted(arranged)  # so that two that write the same rows wait for each other, and don't deadlock
     ]
     with job.transaction() as connection:
         written = set(connection.execute(statement, {"rows": listed}).scalars())
@@ -272,8 +273,8 @@ def put_off[P: Payload](
 ) -> None:
     """Says of the messages whose rows could not be done what is to become of them.
 
-    Rows that do not exist are discarded. One that is due within SQS's longest delay waits on its queue. Of a later one
-    the schedule, which has gone off, is set again by those who set schedules: through the outbox, in this transaction.
+    Rows that do not exist are discarded. Of one that was moved later, the schedule, which has gone off, is set again by
+    those who set schedules: through the outbox, in this transaction. One too close for that waits on its queue.
     """
     again: dict[UUID, Message[P]] = {}
     for message in batch.messages:
@@ -281,8 +282,8 @@ def put_off[P: Payload](
         if row in missed.unknown:
             batch.discard(message, f"{kind.key}: no {kind.name} {row}")
         elif due := missed.early.get(row):
-            if due <= job.now + LONGEST_SNOOZE:
-                batch.snooze(message, due - job.now)
+            if _is_too_late(job, due):
+                batch.snooze(message, timedelta(seconds=ceil((due - job.now).total_seconds())))
             else:
                 again.setdefault(row, message)
     _send(

@@ -24,7 +24,7 @@ from schoolbell.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
 _COMPLETE = text(
     """
     WITH given AS MATERIALIZED (
-        SELECT DISTINCT value::uuid AS id FROM json_array_elements_text(cast(:ids AS json)) ORDER BY 1
+        SELECT value::uuid AS id FROM json_array_elements_text(cast(:ids AS json))
     ),
     over AS (
         UPDATE tutoring.sessions AS session
@@ -70,8 +70,8 @@ def complete(connection: Connection, sessions: Iterable[UUID], now: datetime) ->
 
     A lesson that is not due, cancelled or done already is left alone, and may stand in the list any number of times.
     """
-    distinct = {str(session) for session in sessions}
-    completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(list(distinct)), "now": now}).one()
+    distinct = sorted({str(session) for session in sessions})
+    completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
     if completed + pending_review == len(distinct):
         return Completion(completed, pending_review, Overlooked())
     return Completion(completed, pending_review, overlooked(connection, SESSION_ENDS, map(UUID, distinct)))

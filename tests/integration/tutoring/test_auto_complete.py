@@ -250,6 +250,23 @@ def test_two_that_complete_the_same_lessons_at_the_same_time_consume_each_credit
     assert sum(run.result["completed"] for run in stored(job_runs)) == 600
 
 
+def test_lessons_are_taken_in_one_order_whatever_the_order_of_the_messages(world: OneShotWorld) -> None:
+    """Else one batch could hold what another waits for, and wait for what that holds."""
+    first, *others = sorted(world.session(OVER).id for _ in range(8))
+
+    def complete_all() -> int:
+        with world.database.transaction() as connection:
+            return complete(connection, [*others, first], world.clock.now).completed
+
+    with ThreadPoolExecutor(1) as threads:
+        with world.database.transaction() as connection:
+            complete(connection, [first], world.clock.now)
+            completing = threads.submit(complete_all)
+            _wait_until_somebody_waits(connection)
+            assert complete(connection, others, world.clock.now).completed == 7
+        assert completing.result() == 0
+
+
 @pytest.mark.parametrize("change", ["moved", "cancelled"])
 def test_a_change_that_commits_while_the_batch_waits_for_it_is_respected(
     world: OneShotWorld, stored: Stored, change: str
