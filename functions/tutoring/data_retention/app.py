@@ -1,0 +1,436 @@
+"""Keep what teachers hold about their students no longer than they have set: weekly, for all teachers.
+
+In this order: overdue erasure requests raise an alert and are carried out; students who have been inactive for too long
+are erased; the content of old lessons is cleared, with old entries of the contact log and the texts of old messages.
+What that means for each table, and what stays, is in docs/data-protection.md.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Delete,
+    Interval,
+    Row,
+    Select,
+    Table,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
+
+from schoolbell.database.tables.platform import audit_logs
+from schoolbell.database.tables.tutoring import (
+    RETENTION_DEFAULTS,
+    contact_log,
+    erasure_requests,
+    retention_settings,
+    scheduled_messages,
+    sessions,
+    students,
+    teachers,
+)
+from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
+from schoolbell.jobs.observability import count_alert
+from schoolbell.tutoring import erasure
+
+STUDENTS_A_CHUNK: Final = 1_000
+ROWS_A_CHUNK: Final = 5_000
+MENTIONS_A_CHUNK: Final = 100  # a dead letter may be of a megabyte
+
+LONGEST: Final = 36_500  # days; a longer threshold is as good as never, and would leave the calendar
+LATE_WRITES: Final = timedelta(days=30)
+"""For so long after an erasure, somebody may still write what was read before it."""
+
+type Counts = Mapping[str, int]
+type Step = Callable[[Connection, Cursor], Chunk | None]
+
+
+class Retained(Result):
+    """What went, or would go in a dry run."""
+
+    requests_overdue: int
+    """Erasure requests that became overdue since the last run, and raised an alert."""
+    requests_done: int
+    students_erased: int
+    rows_erased: dict[str, int]
+    """Rows in which something personal was replaced, by table."""
+    sessions_cleared: int
+    contacts_deleted: int
+    messages_cleared: int
+
+
+@scheduled_job("tutoring.data-retention", singleton=True, dry_run=True)
+def handler(job: JobContext) -> Retained:
+    overdue = job.in_chunks(raise_alert(job), "overdue requests")
+    erased: Counter[str] = Counter()
+    erased.update(job.in_chunks(erase_requested(job), "requested").counts)
+    erased.update(job.in_chunks(erase_inactive(job), "inactive").counts)
+    erased.update(job.in_chunks(erase_late_writes(job), "late writes").counts)
+    for table in erasure.tables_of_mentions():
+        erased.update(job.in_chunks(erase_mentions(job, table), f"mentions in {table.fullname}").counts)
+    return Retained(
+        requests_overdue=overdue.items,
+        requests_done=erased.pop("requests", 0),
+        students_erased=erased.pop("students", 0),
+        rows_erased=dict(erased),
+        sessions_cleared=job.in_chunks(clear(job, LESSON_CONTENT), "lesson content").items,
+        contacts_deleted=job.in_chunks(clear(job, CONTACTS), "contact log").items,
+        messages_cleared=job.in_chunks(clear(job, MESSAGES), "messages").items,
+    )
+
+
+# Whose time is over
+
+
+def at(moment: datetime) -> ColumnElement[datetime]:
+    return literal(moment, DateTime(timezone=True))
+
+
+def in_days(days: ColumnElement[int]) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, days, type_=Interval)
+
+
+def threshold(name: str, teacher_id: Column[Any]) -> ColumnElement[timedelta]:
+    """SQL: a threshold of a teacher's; the default where the teacher has no settings."""
+    own = select(retention_settings.c[name]).where(retention_settings.c.teacher_id == teacher_id)
+    own_days = own.correlate_except(retention_settings).scalar_subquery()
+    return in_days(func.least(func.coalesce(own_days, RETENTION_DEFAULTS[name]), LONGEST))
+
+
+IS_ERASED: Final = students.c.status == literal_column("'erased'")
+NOT_ERASED: Final = students.c.status != literal_column("'erased'")  # to the letter as the index says it
+LAST_ACTIVE: Final = func.coalesce(students.c.last_activity_at, students.c.created_at)
+
+
+def is_inactive(now: datetime) -> ColumnElement[bool]:
+    """SQL: whether a student was last active before the teacher's threshold, and has no lesson since, or to come."""
+    since = at(now) - threshold("inactive_student_days", students.c.teacher_id)
+    lesson = sessions.alias("lesson").c
+    has_lesson = exists().where(
+        lesson.student_id == students.c.id, lesson.starts_at >= since, lesson.status != literal_column("'cancelled'")
+    )
+    return and_(NOT_ERASED, since > LAST_ACTIVE, ~has_lesson)
+
+
+def is_overdue(now: datetime) -> ColumnElement[bool]:
+    """SQL: whether an erasure request of a student is open, and its time has passed."""
+    request = erasure_requests.c
+    by_default = request.requested_at + threshold("erasure_due_days", students.c.teacher_id)
+    return and_(request.status == literal_column("'open'"), func.coalesce(request.due_at, by_default) < now)
+
+
+def is_requested(now: datetime) -> ColumnElement[bool]:
+    """SQL: whether a student's erasure is overdue."""
+    return exists().where(erasure_requests.c.student_id == students.c.id, is_overdue(now))
+
+
+def is_due(now: datetime) -> ColumnElement[bool]:
+    """SQL: whether this run erases a student."""
+    return is_inactive(now) | and_(NOT_ERASED, is_requested(now))
+
+
+# Overdue requests
+
+
+def raise_alert(job: JobContext) -> Step:
+    """Tells of requests that have become overdue: the operator by log and metric, the teacher by a notification."""
+    overdue = (
+        select(erasure_requests.c.id)
+        .join_from(erasure_requests, students)
+        .where(is_overdue(job.now), erasure_requests.c.alerted_at.is_(None))
+        .order_by(erasure_requests.c.id)
+        .limit(ROWS_A_CHUNK)
+    )
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        ids = connection.execute(overdue.where(erasure_requests.c.id > _id(cursor))).scalars().all()
+        if not ids:
+            return None
+        if not job.dry_run:
+            job.logger.error("erasure requests are overdue", count=len(ids), requests=list(map(str, ids[:100])))
+            count_alert(job.name, "OverdueErasureRequests", len(ids))
+            connection.execute(_TELL_TEACHERS, {"ids": erasure.as_array(ids), "now": job.now})
+        return Chunk(str(ids[-1]), items=len(ids))
+
+    return step
+
+
+# The notification names no student: what is about a student is erased with the student, and this is to stay.
+_TELL_TEACHERS = text(
+    """
+    WITH told AS (
+        UPDATE tutoring.erasure_requests AS request SET alerted_at = :now, updated_at = :now
+        FROM tutoring.students AS student
+        WHERE request.id = ANY (cast(:ids AS uuid[])) AND student.id = request.student_id
+        RETURNING request.id, student.teacher_id
+    )
+    INSERT INTO tutoring.teacher_notifications (teacher_id, kind, subject_id, dedup_key, title, created_at)
+    SELECT teacher_id, 'erasure_overdue', id, 'erasure-overdue/' || id,
+           'An erasure request was overdue, and is now carried out', :now
+    FROM told
+    ON CONFLICT (dedup_key) DO NOTHING
+    """
+)
+
+
+# Erasing students
+
+
+def erase_requested(job: JobContext) -> Step:
+    """Carries out overdue requests; one for a student who has been erased before is done."""
+    asking = select(students.c.id).where(is_requested(job.now)).order_by(students.c.id).limit(STUDENTS_A_CHUNK)
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        ids = connection.execute(asking.where(students.c.id > _id(cursor))).scalars().all()
+        return _erase(connection, job, ids, str(ids[-1]), past_events=True) if ids else None
+
+    return step
+
+
+def erase_inactive(job: JobContext) -> Step:
+    """Erases students who have been inactive for longer than their teacher allows, the longest inactive first."""
+    shortest = select(func.min(retention_settings.c.inactive_student_days)).scalar_subquery()
+    latest = at(job.now) - in_days(func.least(shortest, RETENTION_DEFAULTS["inactive_student_days"]))
+    inactive = select(students.c.id, LAST_ACTIVE.label("at")).where(
+        latest > LAST_ACTIVE, is_inactive(job.now), ~is_requested(job.now)
+    )
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        found = connection.execute(_next(inactive, LAST_ACTIVE, cursor)).all()
+        ids = [student.id for student in found]
+        return _erase(connection, job, ids, _place(found[-1]), past_events=False) if ids else None
+
+    return step
+
+
+def erase_late_writes(job: JobContext) -> Step:
+    """Erases what was written about a student after the erasure, by somebody who had read it before."""
+    gone = select(students.c.id, students.c.erased_at.label("at")).where(students.c.erased_at >= job.now - LATE_WRITES)
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        found = connection.execute(_next(gone, students.c.erased_at, cursor)).all()
+        ids = [student.id for student in found]
+        return Chunk(_place(found[-1]), counts=_replace(connection, job, ids)) if ids else None
+
+    return step
+
+
+def erase_mentions(job: JobContext, table: Table) -> Step:
+    """Erases rows that are no student's by themselves and mention one who is gone, now or before."""
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        some = erasure.with_something_personal(table, _id(cursor), MENTIONS_A_CHUNK)
+        ids = connection.execute(some).scalars().all()
+        if not ids:
+            return None
+        if job.dry_run:
+            rows = erasure.count_mentions(connection, table, ids, IS_ERASED | is_due(job.now))
+        else:
+            rows = erasure.replace_mentions(connection, table, ids, IS_ERASED, job.now)
+        return Chunk(str(ids[-1]), items=rows, counts={table.fullname: rows} if rows else {})
+
+    return step
+
+
+def _erase(connection: Connection, job: JobContext, ids: Sequence[UUID], last: Cursor, *, past_events: bool) -> Chunk:
+    """Erases those of some students who are not erased yet, and closes all requests for any of them."""
+    given = {"ids": erasure.as_array(ids), "now": job.now, "job": job.name}
+    if job.dry_run:
+        erased: Sequence[UUID] = connection.execute(_UNERASED, {"ids": given["ids"]}).scalars().all()
+        requests = connection.execute(_OPEN_REQUESTS, {"ids": given["ids"]}).scalar_one()
+        rows = _replace(connection, job, erased)
+    else:
+        erased = connection.execute(_MARK_ERASED, given).scalars().all()
+        rows = _replace(connection, job, erased)
+        erasure.call_off(connection, job.outbox, erased, job.now, past_events=past_events)
+        requests = connection.execute(_CLOSE_REQUESTS, given).scalar_one()
+    return Chunk(last, len(erased), {"students": len(erased), "requests": requests, **rows})
+
+
+_UNERASED = text("SELECT id FROM tutoring.students WHERE id = ANY (cast(:ids AS uuid[])) AND status <> 'erased'")
+
+_OPEN_REQUESTS = text(
+    "SELECT count(*) FROM tutoring.erasure_requests WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'open'"
+)
+
+_MARK_ERASED = text(
+    """
+    WITH erased AS (
+        UPDATE tutoring.students SET status = 'erased', erased_at = :now, updated_at = :now
+        WHERE id = ANY (cast(:ids AS uuid[])) AND status <> 'erased'
+        RETURNING id
+    ),
+    audited AS (
+        INSERT INTO platform.audit_logs (tier, action, actor, subject, occurred_at)
+        SELECT 'student', 'student.erased', :job, id::text, :now FROM erased
+    )
+    SELECT id FROM erased
+    """
+)
+
+_CLOSE_REQUESTS = text(
+    """
+    WITH done AS (
+        UPDATE tutoring.erasure_requests SET status = 'done', completed_at = :now, updated_at = :now
+        WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'open'
+        RETURNING id
+    ),
+    audited AS (
+        INSERT INTO platform.audit_logs (tier, action, actor, subject, occurred_at)
+        SELECT 'student', 'erasure_request.done', :job, id::text, :now FROM done
+    )
+    SELECT count(*) FROM done
+    """
+)
+
+
+def _replace(connection: Connection, job: JobContext, ids: Sequence[UUID]) -> Counts:
+    """Replaces everything personal of some students, or counts it."""
+    if job.dry_run:
+        return erasure.count_personal(connection, ids)
+    return erasure.replace_personal(connection, ids, job.now)
+
+
+def _next(query: Select[Any], time: ColumnElement[datetime], cursor: Cursor) -> Select[Any]:
+    if cursor:
+        place = tuple_(time, students.c.id)
+        query = query.where(place > tuple_(at(datetime.fromisoformat(cursor[0])), UUID(cursor[1])))
+    return query.order_by(time, students.c.id).limit(STUDENTS_A_CHUNK)
+
+
+def _place(student: Row[Any]) -> Cursor:
+    return [student.at.isoformat(), str(student.id)]
+
+
+def _id(cursor: Cursor) -> UUID:
+    return UUID(cursor) if cursor else UUID(int=0)
+
+
+# Clearing what is old
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """Rows of a table that have a time, and are cleared when that is longer ago than a teacher's threshold."""
+
+    table: Table
+    at: Column[datetime]
+    threshold: str
+    is_left: ColumnElement[bool]
+    """What is still to be cleared, whatever its age."""
+    change: Update | Delete
+    action: str
+    """What the audit log calls it."""
+    goes_with_student: bool
+    """Whether erasing the student leaves nothing to clear."""
+
+
+LESSON_CONTENT = Old(
+    sessions,
+    sessions.c.ends_at,
+    "session_content_days",
+    sessions.c.content.is_not(None),
+    update(sessions).values(content=None),
+    "session_content.cleared",
+    goes_with_student=True,
+)
+CONTACTS = Old(
+    contact_log,
+    contact_log.c.occurred_at,
+    "contact_log_days",
+    true(),
+    delete(contact_log),
+    "contact_log.deleted",
+    goes_with_student=False,
+)
+# A message that was fired stands in the contact log, word for word.
+MESSAGES = Old(
+    scheduled_messages,
+    scheduled_messages.c.send_at,
+    "contact_log_days",
+    and_(scheduled_messages.c.body.is_not(None), scheduled_messages.c.status != "pending"),
+    update(scheduled_messages).values(body=None),
+    "message_text.cleared",
+    goes_with_student=True,
+)
+
+
+def clear(job: JobContext, old: Old) -> Step:
+    """Clears what is too old, teacher by teacher; what was cleared is in the audit log, a record a teacher."""
+    some = _clear_some(job, old)
+
+    def step(connection: Connection, cursor: Cursor) -> Chunk | None:
+        if job.dry_run:
+            return None if cursor else Chunk("counted", items=connection.execute(_count(job, old)).scalar_one())
+        cleared, last = connection.execute(some, {"after": _id(cursor)}).one()
+        return Chunk(str(last), items=cleared) if last else None
+
+    return step
+
+
+def _is_too_old(job: JobContext, old: Old) -> ColumnElement[bool]:
+    too_old = old.at < at(job.now) - threshold(old.threshold, teachers.c.id)
+    return and_(old.table.c.teacher_id == teachers.c.id, old.is_left, too_old)
+
+
+def _clear_some(job: JobContext, old: Old) -> Select[int, UUID | None]:
+    """SQL: clears the next rows, and says how many, and of which teacher the last was (whose next ones may follow)."""
+    id_ = old.table.c.id
+    rows = select(id_).where(_is_too_old(job, old)).order_by(old.at).limit(ROWS_A_CHUNK).lateral("old")
+    due = (
+        select(teachers.c.id.label("teacher_id"), rows.c.id)
+        .join_from(teachers, rows, true())
+        .where(teachers.c.id >= bindparam("after", type_=teachers.c.id.type))
+        .order_by(teachers.c.id)
+        .limit(ROWS_A_CHUNK)
+        .cte("due")
+    )
+    change = old.change.where(id_.in_(select(due.c.id)), old.is_left)
+    if isinstance(change, Update):
+        change = change.values(updated_at=job.now)
+    cleared = change.returning(id_, old.table.c.teacher_id).cte("cleared")
+    record = select(
+        literal("student"),
+        literal(old.action),
+        literal(job.name),
+        cast(cleared.c.teacher_id, Text),
+        at(job.now),
+        func.jsonb_build_object(cast(old.table.name, Text), func.jsonb_agg(cleared.c.id)),
+    ).group_by(cleared.c.teacher_id)
+    columns = ["tier", "action", "actor", "subject", "occurred_at", "details"]
+    audited = insert(audit_logs).from_select(columns, record).cte("audited")
+    last = select(due.c.teacher_id).order_by(due.c.teacher_id.desc()).limit(1).scalar_subquery()
+    return select(func.count(cleared.c.id), last).add_cte(audited)
+
+
+def _count(job: JobContext, old: Old) -> Select[int]:
+    """SQL: how many rows would be cleared, after this run's erasures."""
+    is_in_the_way = exists().where(students.c.id == old.table.c.student_id, is_due(job.now))
+    counted = select(func.count().label("rows")).where(_is_too_old(job, old))
+    if old.goes_with_student:
+        counted = counted.where(~is_in_the_way)
+    rows = counted.lateral("old")
+    return select(cast(func.coalesce(func.sum(rows.c.rows), 0), BigInteger)).join_from(teachers, rows, true())
