@@ -206,10 +206,8 @@ def _write_down(
         .where(
             table.c.id == given.c.id,
             kind.wanted.is_not_distinct_from(given.c.due),
-            or_(
-                table.c.scheduled_for.is_not_distinct_from(given.c.seen),
-                table.c.scheduled_for.is_not_distinct_from(given.c.due),
-            ),
+            # Else somebody has set the schedule since, perhaps before us and perhaps after.
+            table.c.scheduled_for.is_not_distinct_from(given.c.seen),
         )
         .returning(table.c.id)
     )
