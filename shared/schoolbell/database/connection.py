@@ -73,20 +73,24 @@ class Database:
     Args:
         find: tells the address; called at each connect, so that a rotated password is picked up.
         statement_timeout: a statement that takes longer is cancelled by the server.
+        connections: how many transactions may be open at once; one, except for callers with threads.
     """
 
-    def __init__(self, find: Callable[[], DatabaseAddress], statement_timeout: timedelta) -> None:
+    def __init__(self, find: Callable[[], DatabaseAddress], statement_timeout: timedelta, connections: int = 1) -> None:
         self._find = find
         self._statement_timeout = statement_timeout
+        self._connections = connections
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine with a pool of one connection (RDS Proxy or PostgreSQL's own limit counts environments)."""
+        """The engine, whose pool never grows: what limits a database is the number of execution environments."""
         engine = create_engine(
             "postgresql+pg8000://",
             creator=self._connect,
-            pool_size=1,
-            max_overflow=4,
+            hide_parameters=True,  # an error's text goes into logs and runs, where nothing personal may stand
+            pool_size=self._connections,
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT.total_seconds(),
             pool_use_lifo=True,
         )
         event.listen(engine, "handle_error", _mark_lost_connections)
