@@ -36,7 +36,7 @@ test: $(stack) .venv/checkov/.ready build  ## Run all tests (ARGS='-k waitlist' 
 	@$(python) -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: .venv/dev/.ready  ## Check style, types and the imports between packages
-	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy && $(dev)/bin/lint-imports
+	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy . && PYTHONPATH=.:shared $(dev)/bin/lint-imports
 
 bench: $(stack) build  ## Measure; the table is kept in benchmarks/RESULTS.md
 	@$(python) -m benchmarks
