@@ -1,16 +1,19 @@
 """calendar-sync: what lessons' records say reaches their teachers' Google calendars."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, insert, text, update
+from sqlalchemy import Connection, Row, insert, text, update
 
-from functions.tutoring.calendar_sync.app import ATTEMPTS, BACKOFF, BATCH, LEASE, handler
+from functions.tutoring.calendar_sync.app import ATTEMPTS, BACKOFF, BATCH, LEASE, claim, handler
 from schoolbell.database import Database
 from schoolbell.database.tables.tutoring import (
     calendar_connections,
@@ -19,6 +22,7 @@ from schoolbell.database.tables.tutoring import (
     teacher_notifications,
 )
 from schoolbell.google.calendar import GoogleCalendar, event_id
+from schoolbell.jobs import JobContext
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
 from schoolbell.tutoring.calendar_connections import mark_revoked
@@ -602,6 +606,32 @@ def test_a_record_that_arrives_while_an_older_one_is_on_its_way_goes_out_after_i
     assert (school.record(older).status, school.record(arrived[0]).status) == ("synced", "pending")
     assert school.run() == result(synced=1)
     assert school.events(teacher) == {}
+
+
+def test_a_record_that_arrives_while_an_older_one_is_being_claimed_waits_too(school: School) -> None:
+    teacher = school.teacher()
+    lesson = school.lesson(teacher)
+    older = school.change(lesson)
+    claimed, may_commit = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slow() -> Iterator[Connection]:
+        with school.database.transaction() as connection:
+            yield connection
+            claimed.set()
+            may_commit.wait(10)
+
+    first_run = cast(JobContext, SimpleNamespace(transaction=slow, now=school.now, run_id=uuid4()))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(claim, first_run)
+        claimed.wait(10)
+        newer = school.change(lesson, "delete")
+        second = threads.submit(lambda: handler({}, Invocation())["result"])
+        time.sleep(0.5)
+        may_commit.set()
+        assert [change.id for change in first.result()] == [older.id]
+        assert second.result() == result()
+    assert school.record(newer).claimed_by is None
 
 
 # Crashes
