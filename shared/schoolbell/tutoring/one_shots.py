@@ -217,17 +217,15 @@ def _write_down(
     ]
     with job.transaction() as connection:
         written = set(connection.execute(statement, {"rows": listed}).scalars())
-        sent = {row: due for row in written if (due := arranged[row].due) and _is_too_late(job, due)}
+        sent = {row for row in written if (due := arranged[row].due) and _is_too_late(job, due)}
         _send(
             job,
             connection,
             kind.job,
-            [
-                _outgoing({kind.key: str(row)}, f"{kind.name}-due/{row}/{causes[row]}", available_at=due)
-                for row, due in sent.items()
-            ],
+            # One that is not quite due yet waits on that queue.
+            [_outgoing({kind.key: str(row)}, f"{kind.name}-due/{row}/{causes[row]}") for row in sent],
         )
-    settled.sent |= sent.keys()
+    settled.sent |= sent
     settled.unscheduled |= {row for row in written if arranged[row].due is None}
     settled.scheduled |= written - settled.sent - settled.unscheduled
     return written
@@ -355,8 +353,8 @@ def ask_for_schedules(job: JobContext, kind: OneShots) -> Callable[[Connection, 
     return step
 
 
-def _outgoing(payload: Mapping[str, str], dedup_key: str, *, available_at: datetime | None = None) -> dict[str, Any]:
-    return {"payload": dict(payload), "dedup_key": dedup_key, "available_at": _text(available_at)}
+def _outgoing(payload: Mapping[str, str], dedup_key: str) -> dict[str, Any]:
+    return {"payload": dict(payload), "dedup_key": dedup_key}
 
 
 def _send(job: JobContext, connection: Connection, destination: str, messages: list[dict[str, Any]]) -> int:
@@ -365,18 +363,11 @@ def _send(job: JobContext, connection: Connection, destination: str, messages: l
         return 0
     given = (
         func.json_to_recordset(bindparam("messages", messages, type_=JSON))
-        .table_valued(column("payload", JSONB), column("dedup_key", Text), column("available_at", DateTime(True)))
+        .table_valued(column("payload", JSONB), column("dedup_key", Text))
         .render_derived(name="given", with_types=True)
     )
-    return job.outbox.send_from(
-        connection,
-        select(
-            bindparam("destination", destination).label("destination"),
-            given.c.payload,
-            given.c.dedup_key,
-            func.coalesce(given.c.available_at, job.now).label("available_at"),
-        ),
-    )
+    destined: ColumnElement[str] = bindparam("destination", destination).label("destination")
+    return job.outbox.send_from(connection, select(destined, given.c.payload, given.c.dedup_key))
 
 
 def _ids() -> Any:
