@@ -19,9 +19,10 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from schoolbell import aws
 from schoolbell.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
 from schoolbell.google.errors import GoogleError, NeverWorks, NotNow, Revoked
-from schoolbell.jobs import JobContext, Result, scheduled_job
+from schoolbell.jobs import JobContext, JobError, Result, scheduled_job
 from schoolbell.resilience.backoff import Backoff
 from schoolbell.resilience.errors import CircuitOpen, NoBudget
 from schoolbell.tutoring.calendar_connections import GoogleAccount, mark_revoked
@@ -35,6 +36,13 @@ LEASE = timedelta(minutes=15)
 
 ENOUGH_TIME = timedelta(seconds=75)
 """The slowest record: a token, an insert and a patch that all just make it."""
+
+
+AFTER_TROUBLE = timedelta(minutes=15)
+
+
+class OurTrouble(JobError):
+    """A secret or the table of budgets can't be read. The run does what it can, and fails, so that somebody looks."""
 
 
 class CalendarSynced(Result):
@@ -171,6 +179,7 @@ def handler(job: JobContext) -> CalendarSynced:
     changes = claim(job)
     result = CalendarSynced()
     revoked: set[UUID] = set()
+    trouble: Exception | None = None
     for change in changes:
         if job.remaining() < ENOUGH_TIME:
             break
@@ -185,8 +194,13 @@ def handler(job: JobContext) -> CalendarSynced:
             revoked.add(change.account.id)
             set_aside(job, change, error)
             continue
+        except OurTrouble as error:
+            trouble = error
+            continue
         result = result.plus(done)
     let_go(job)
+    if trouble:
+        raise trouble
     left = len(changes) - result.synced - result.postponed - result.failed
     result = result.model_copy(update={"waiting": left})
     if len(changes) == BATCH and not left:
@@ -208,6 +222,7 @@ def carry_over(job: JobContext, change: Change) -> CalendarSynced:
     Raises:
         CircuitOpen: Google was not told.
         Revoked: the teacher's token no longer works.
+        OurTrouble: AWS refused us something; the record waits, and no attempt is counted.
     """
     calendar = calendar_of(change.account.teacher_id, change.account.secret_id, job.settings)
     try:
@@ -215,8 +230,12 @@ def carry_over(job: JobContext, change: Change) -> CalendarSynced:
     except (CircuitOpen, Revoked):
         raise
     except NoBudget as error:
-        return put_off(job, change, error.retry_after)
+        put_off(job, change, error.retry_after, "no budget for Google's API")
+        return CalendarSynced()
     except Exception as error:
+        if code := aws.error_code(error):
+            put_off(job, change, AFTER_TROUBLE, code)
+            raise OurTrouble(f"record {change.id}: {code}") from error
         return fail(job, change, error)
     with job.transaction() as connection:
         values = {**_which(change), "event_id": event_id(change.session_id), "now": job.now}
@@ -251,10 +270,9 @@ def fail(job: JobContext, change: Change, error: Exception) -> CalendarSynced:
     return CalendarSynced(failed=1)
 
 
-def put_off(job: JobContext, change: Change, wait: timedelta) -> CalendarSynced:
-    """Leaves a record for when there is budget again."""
-    _postpone(job, change, job.now + wait, attempt=0, reason="no budget for Google's API")
-    return CalendarSynced()
+def put_off(job: JobContext, change: Change, wait: timedelta, reason: str) -> None:
+    """Leaves a record for later; that counts as no attempt."""
+    _postpone(job, change, job.now + wait, attempt=0, reason=reason)
 
 
 def set_aside(job: JobContext, change: Change, error: Revoked) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 from sqlalchemy import Connection, Row, insert, text, update
 
 from functions.tutoring.calendar_sync.app import ATTEMPTS, BACKOFF, BATCH, LEASE, claim, handler
@@ -23,6 +24,7 @@ from schoolbell.database.tables.tutoring import (
 )
 from schoolbell.google.calendar import GoogleCalendar, event_id
 from schoolbell.jobs import JobContext
+from schoolbell.jobs.scheduled import JobFailed
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
 from schoolbell.tutoring.calendar_connections import mark_revoked
@@ -431,6 +433,25 @@ def test_one_record_that_cannot_be_handled_holds_up_no_other(school: School, mon
     assert school.run() == result(synced=1, postponed=1)
     assert school.record(healthy).status == "synced"
     assert school.record(poisoned).last_error == "ZeroDivisionError", "its text might name somebody"
+
+
+def test_trouble_of_our_own_fails_the_run_and_no_record(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = school.teacher()
+    changes = [school.change(school.lesson(teacher)) for _ in range(3)]
+    upsert = GoogleCalendar.upsert
+
+    def denied(self: GoogleCalendar, calendar_id: str, event: Any) -> None:
+        if event.session_id == changes[0].session_id:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetSecretValue")
+        upsert(self, calendar_id, event)
+
+    monkeypatch.setattr(GoogleCalendar, "upsert", denied)
+    with pytest.raises(JobFailed, match="AccessDeniedException"):
+        school.run()
+    records = [school.record(change) for change in changes]
+    assert [record.status for record in records] == ["pending", "synced", "synced"]
+    assert (records[0].attempts, records[0].last_error) == (0, "AccessDeniedException")
+    assert records[0].next_attempt_at > school.now, "it does not stand in the others' way"
 
 
 # Revoked tokens
