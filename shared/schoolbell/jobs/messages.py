@@ -16,6 +16,11 @@ from schoolbell.resilience.backoff import Backoff
 RETRY = Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=15))
 """How long a failed message waits: up to 5, 10, 20, 40 seconds; source 004 starts at 5."""
 
+FIRST_ID = "first-message-id"
+"""The attribute that keeps a message's first id when it is sent again, which gives it a new one."""
+
+ATTRIBUTES_A_MESSAGE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -29,6 +34,11 @@ class Received:
     group: str | None
     attributes: dict[str, dict[str, Any]]
     """The message attributes, as `SendMessage` takes them."""
+
+    @property
+    def first_id(self) -> str:
+        """The id it had when it was dropped, however often a job has sent it again since."""
+        return str(self.attributes.get(FIRST_ID, {}).get("StringValue") or self.id)
 
     @property
     def outbox_id(self) -> str | None:
@@ -89,6 +99,11 @@ def _attribute(value: dict[str, Any]) -> dict[str, Any]:
     return {names[name]: content for name, content in value.items() if name in names and content is not None}
 
 
+def backoff(message: Received) -> timedelta:
+    """How long a message waits after a failure."""
+    return RETRY.delay(message.attempt, random.random())  # noqa: S311 - jitter
+
+
 def wait_before_retry(queue_url: str, messages: Iterable[tuple[Received, bool]]) -> None:
     """Makes failed messages invisible for their backoff; those on their last attempt go on to the DLQ at once.
 
@@ -100,7 +115,7 @@ def wait_before_retry(queue_url: str, messages: Iterable[tuple[Received, bool]])
         {
             "Id": str(position),
             "ReceiptHandle": message.receipt_handle,
-            "VisibilityTimeout": 0 if last else _seconds(RETRY.delay(message.attempt, random.random())),  # noqa: S311
+            "VisibilityTimeout": 0 if last else _seconds(backoff(message)),
         }
         for position, (message, last) in enumerate(messages)
     ]
@@ -110,14 +125,20 @@ def wait_before_retry(queue_url: str, messages: Iterable[tuple[Received, bool]])
 
 
 def send_again(queue_url: str, messages: Iterable[tuple[Received, timedelta]]) -> set[str]:
-    """Puts copies of snoozed messages on their queue with a delay, and returns the ids of those that it took."""
+    """Puts copies of messages on their queue with a delay, and returns the ids of those that it took."""
     return _send(
         queue_url,
         [
-            (message, {"DelaySeconds": _seconds(delay), "MessageAttributes": message.attributes})
+            (message, {"DelaySeconds": _seconds(delay), "MessageAttributes": _with_first_id(message)})
             for message, delay in messages
         ],
     )
+
+
+def _with_first_id(message: Received) -> dict[str, dict[str, Any]]:
+    if FIRST_ID not in message.attributes and len(message.attributes) >= ATTRIBUTES_A_MESSAGE:
+        return message.attributes
+    return {**message.attributes, FIRST_ID: {"DataType": "String", "StringValue": message.first_id}}
 
 
 def send_to_dead_letter_queue(queue_url: str, messages: Iterable[tuple[Received, str]]) -> set[str]:

@@ -18,6 +18,7 @@ from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.messages import (
     Message,
     Received,
+    backoff,
     received_from,
     send_again,
     send_to_dead_letter_queue,
@@ -213,12 +214,11 @@ class _Settlement:
         """Sends again, discards or delays what is not done, and returns the ids of the messages that failed."""
         failed = {message.id for message in self.received if self._has_failed(message)}
         failed |= self._snooze()
-        failed |= self._bury(failed)
+        failed = self._bury(failed)
         if not self._mark_handled():
             self.logger.warning("handled messages not marked; a second delivery would be handled again")
-        last = self.on.settings.max_receive_count
         waiting = [
-            (message, message.attempt >= last and not isinstance(self.exceptions[message.id], OutOfTime))
+            (message, self._is_last_attempt(message) and not isinstance(self.exceptions[message.id], OutOfTime))
             for message in self.received
             if message.id in failed
         ]
@@ -279,36 +279,51 @@ class _Settlement:
             sent = set()
         return {message.id for message, _ in snoozed} - sent
 
+    def _start_afresh(self, messages: Sequence[Received]) -> set[str]:
+        """Sends again those on their last attempt, which gives them all attempts anew, and returns which those are."""
+        last = [(message, backoff(message)) for message in messages if self._is_last_attempt(message)]
+        if not last:
+            return set()
+        self.logger.warning("the database is away, messages start afresh", count=len(last))
+        try:
+            return send_again(self.on.settings.queue_url(self.job.name), last)
+        except Exception as error:
+            self.logger.error("messages not sent again", error=type(error).__name__)
+            return set()
+
+    def _is_last_attempt(self, message: Received) -> bool:
+        return message.attempt >= self.on.settings.max_receive_count
+
     def _bury(self, failed: set[str]) -> set[str]:
         """Records the messages that won't be tried again, and puts the discarded ones on the dead-letter queue.
 
-        Returns the discarded ones that could not be recorded or put there: they count as failed and are tried again.
+        Returns those that failed, among them the discarded ones that could not be recorded or put there: they are tried
+        again. While the database is away nothing dies: that says nothing about a message, and could not be recorded.
         """
         discarded = [
             (message, in_one_line(error))
             for message in self.received
             if isinstance(error := self.exceptions.get(message.id), Discard)
         ]
-        exhausted = [
-            message
-            for message in self.received
-            if message.id in failed and message.attempt >= self.on.settings.max_receive_count
-        ]
+        exhausted = [message for message in self.received if message.id in failed and self._is_last_attempt(message)]
         if not discarded and not exhausted:
-            return set()
+            return failed
         letters = [self._letter(message, "discarded") for message, _ in discarded]
         letters += [self._letter(message, "failed") for message in exhausted]
         queue = self.on.settings.resource_name(self.job.name)
+        unburied = {message.id for message, _ in discarded}
         try:
             with self.on.database.transaction() as connection:
                 dead_letters.record(connection, self.job.name, queue, letters, self.job.now)
             for message, reason in discarded:
                 self.logger.error("message discarded", message_id=message.id, reason=reason)
-            sent = send_to_dead_letter_queue(self.on.settings.dead_letter_queue_url(self.job.name), discarded)
+            unburied -= send_to_dead_letter_queue(self.on.settings.dead_letter_queue_url(self.job.name), discarded)
         except Exception as error:
             self.logger.error("dead letters not recorded", error=in_one_line(error))
-            sent = set()
-        return {message.id for message, _ in discarded} - sent
+            if is_unavailable(error):
+                afresh = self._start_afresh([*exhausted, *(message for message, _ in discarded)])
+                return (failed | unburied) - afresh
+        return failed | unburied
 
     def _letter(self, message: Received, reason: dead_letters.Reason) -> DeadLetter:
         error = self.exceptions[message.id]

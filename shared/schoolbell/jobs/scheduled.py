@@ -7,7 +7,7 @@ from functools import update_wrapper
 from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StrictBool, ValidationError
 
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext, Progress
@@ -37,6 +37,14 @@ class _Occurrence(BaseModel):
     model_config = ConfigDict(extra="forbid")
     scheduled_for: AwareDatetime
     trigger: str = "schedule"
+
+
+class _Rung(BaseModel):
+    time: AwareDatetime
+
+
+class _Manual(BaseModel):
+    dry_run: StrictBool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +211,12 @@ class ScheduledJob:
         source = event.get("source", "a queue")
         if source not in CLOCKS:
             raise InvalidEvent(f"{self.name}: source: expected one of {', '.join(CLOCKS)}, got {str(source)[:100]}")
-        time = TypeAdapter(AwareDatetime).validate_python(event.get("time"))
+        time = _Rung.model_validate(event).time
         return _Occasion("schedule", time.astimezone(UTC).replace(microsecond=0))
 
     def _manual(self, event: dict[str, Any]) -> _Occasion:
-        dry_run = TypeAdapter(bool).validate_python(event.pop("dry_run", False), strict=True)
+        dry_run = _Manual.model_validate(event).dry_run
+        event.pop("dry_run", None)
         if dry_run and not self._has_dry_run:
             raise InvalidEvent(f"{self.name}: dry_run: this job has no dry run")
         data = self._data.model_validate(event)

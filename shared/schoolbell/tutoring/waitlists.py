@@ -41,7 +41,7 @@ def lock_seat(connection: Connection, seat_id: UUID) -> str | None:
 def source_of(message: Message[Any]) -> str:
     """Names a message, the same for every delivery of it: that of the outbox row it came from, else that of SQS."""
     outbox_id = message.received.outbox_id
-    return f"outbox/{outbox_id}" if outbox_id else f"sqs/{message.id}"
+    return f"outbox/{outbox_id}" if outbox_id else f"sqs/{message.received.first_id}"
 
 
 def wake(job: JobContext, task_token: str | None, output: Mapping[str, str]) -> None:

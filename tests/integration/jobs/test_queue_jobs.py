@@ -148,7 +148,11 @@ def test_a_snoozed_message_is_sent_again_and_is_no_failure(perform: Performer, q
     assert json.loads(entry["MessageBody"]) == {"times": 101}
     assert entry["DelaySeconds"] == 120
     assert entry["MessageGroupId"] == "tenant-7"
-    assert entry["MessageAttributes"] == {"kept": {"StringValue": "yes", "DataType": "String"}}
+    first_id = {"StringValue": event["Records"][0]["messageId"], "DataType": "String"}
+    assert entry["MessageAttributes"] == {
+        "kept": {"StringValue": "yes", "DataType": "String"},
+        "first-message-id": first_id,
+    }
     (run,) = stored(job_runs)
     assert run.status == "completed"
 
@@ -271,6 +275,40 @@ def test_messages_go_back_when_the_database_is_away(perform: Performer, database
     assert performer(ring, {"times": 1}, {"times": 2}, "not json").failed == [0, 1, 2]
     assert perform(ring, {"times": 1}, {"times": 2}).failed == []
     assert rung(database) == [1, 2]
+
+
+def test_no_message_dies_while_the_database_is_away(perform: Performer, queues: Queues, stored: Stored) -> None:
+    """On its last attempt it is sent again, as what it was: an outage may last longer than all attempts."""
+    nowhere = DatabaseAddress.from_url("postgresql://nobody:@127.0.0.1:1/none?sslmode=disable")
+    away = Performer(replace(perform.runtime, database=Database(lambda: nowhere, timedelta(seconds=5))))
+    sent: list[dict[str, Any]] = []
+    aws.client("sqs").meta.events.register(
+        "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
+    )
+    assert away(ring, {"times": 1}, "not json", attempt=4).failed == [0, 1]
+    assert sent == []
+    assert away(ring, {"times": 1}, "not json", attempt=5, message_ids=["first", "second"]).failed == []
+    assert sorted((entry["MessageBody"], _first_id(entry)) for entry in sent) == [
+        ("not json", "second"),
+        ('{"times": 1}', "first"),
+    ]
+    assert queues.messages(JOB, dead=True) == []
+    assert stored(dead_letters) == []
+
+
+def test_message_keeps_its_first_id_however_often_it_is_sent_again(perform: Performer, queues: Queues) -> None:
+    sent: list[dict[str, Any]] = []
+    aws.client("sqs").meta.events.register(
+        "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
+    )
+    event = sqs_event([{"times": 101}])
+    event["Records"][0]["messageAttributes"] = {"first-message-id": {"stringValue": "first", "dataType": "String"}}
+    perform(ring, event=event)
+    assert [_first_id(entry) for entry in sent] == ["first"]
+
+
+def _first_id(entry: dict[str, Any]) -> str:
+    return str(entry["MessageAttributes"]["first-message-id"]["StringValue"])
 
 
 def test_work_goes_on_after_the_server_ended_the_connection(
