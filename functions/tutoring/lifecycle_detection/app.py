@@ -1,7 +1,7 @@
 """Tell each teacher, once, of students who have gone quiet, whose enrolment ends, or who keep coming week after week.
 
 A signal is a row of `lifecycle_signals` that stands until its condition ends. Each run compares what it finds with what
-stands, in SQL and 20,000 students at a time: what is new is recorded and told, what is over is ended. What each kind
+stands, in SQL and 50,000 students at a time: what is new is recorded and told, what is over is ended. What each kind
 means, to the day, and what its `period` is, stands in docs/lifecycle-signals.md.
 """
 
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from schoolbell.database.tables.tutoring import RETENTION_DEFAULTS
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 
-STUDENTS_A_CHUNK: Final = 20_000
+STUDENTS_A_CHUNK: Final = 50_000
 DEFAULTS: Final = {
     name: RETENTION_DEFAULTS[name] for name in ("gap_days", "churn_days", "expiring_days", "streak_weeks")
 }

@@ -330,10 +330,12 @@ class TestRulesThatChange:
     def test_a_rule_that_is_switched_off_does_not_fire(
         self, make: Make, teacher: Row[Any], lessons: Lessons, check: Check, stored: Stored
     ) -> None:
-        make.alert_rule(teacher, enabled=False)
+        off = make.alert_rule(teacher, enabled=False)
+        on = make.alert_rule(teacher)
         lessons(no_show=10)
-        assert check()["rules"] == 0
-        assert stored(teacher_notifications) == stored(metric_alert_states) == []
+        assert check()["rules"] == 1
+        assert [row.subject_id for row in stored(teacher_notifications)] == [on.id]
+        assert stored(metric_alert_states, rule_id=off.id) == []
 
     def test_a_rule_that_is_switched_off_and_on_is_armed_again(
         self,
