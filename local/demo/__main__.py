@@ -45,9 +45,10 @@ def demonstrate(home: Home, seed: int) -> int:
     running = Running(home)
     try:
         CONSOLE.print()
-        term = prepare(running, seed)
-        CONSOLE.print()
-        is_right = play(running, term, CONSOLE)
+        with running.without_sweeps():
+            term = prepare(running, seed)
+            CONSOLE.print()
+            is_right = play(running, term, CONSOLE)
     finally:
         running.close()
     took = time.monotonic() - began
@@ -64,7 +65,7 @@ def farewell(running: Running) -> str:
     return "\n".join(
         [
             "The stack is running on, with all that you have seen in it:",
-            "  [cyan]make logs[/]     what the functions logged (JOB=drive-copy for one, FOLLOW=1 to go on)",
+            "  [cyan]make logs[/]     what the functions logged; JOB=drive-copy for one",
             "  [cyan]make status[/]   what is running, and where",
             "  [cyan]make demo[/]     once more, from the beginning",
             "  [cyan]make down[/]     the end",

@@ -123,10 +123,10 @@ class Display:
         """An act is over."""
         with self._guard:
             self._running.remove(act)
-            if self.moves:
-                self.console.print(over(act), width=min(self.console.width, WIDEST))
-            else:
+            if not self.moves:
                 self._plain(act, f"{mark(act)} {act.title}, {act.elapsed:.0f} s")
+        if self.moves:  # not under the guard: whoever draws has the console, and asks for what is running
+            self.console.print(over(act), width=min(self.console.width, WIDEST))
 
     def running(self) -> Sequence[Act]:
         """The acts that are under way, in the order in which they began."""
@@ -158,8 +158,9 @@ class _Stage:
                 frame.box, frame.border_style = ROUNDED, "cyan"
                 yield frame
             else:
-                said = act.lines[-1][1] if act.lines else ""
-                yield one_line(Text.assemble(self.head(act, console), "  ", (said, "dim")), width)
+                yield one_line(Text.assemble(self.head(act, console), "  ", (progress(act), "cyan")), width)
+                if lines > 1:
+                    yield tail(act, lines - 1, width)
 
     def head(self, act: Act, console: Console) -> Text:
         """The title of an act under way, with a spinner."""
@@ -172,14 +173,20 @@ def bar(act: Act) -> list[RenderableType]:
     """How far an act is, as a bar, if it says so."""
     if act.progress is None:
         return []
-    done, total, unit = act.progress
+    done, total, _ = act.progress
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right")
-    grid.add_row(
-        ProgressBar(total=total, completed=done), Text(f"{done:,.0f} of {total:,.0f} {unit}".rstrip(), style="cyan")
-    )
+    grid.add_row(ProgressBar(total=total, completed=done), Text(progress(act), style="cyan"))
     return [grid]
+
+
+def progress(act: Act) -> str:
+    """How far an act is, in numbers, if it says so."""
+    if act.progress is None:
+        return ""
+    done, total, unit = act.progress
+    return f"{done:,.0f} of {total:,.0f} {unit}".rstrip()
 
 
 def tail(act: Act, lines: int, width: int) -> Text:

@@ -7,7 +7,18 @@ from typing import Final
 
 from rich.console import Console
 
-from local.demo.acts import dead_letters, lessons, reminder, retention, schedules, signals, waitlist
+from local.demo.acts import (
+    calendar,
+    dead_letters,
+    drive,
+    lessons,
+    night,
+    reminder,
+    retention,
+    schedules,
+    signals,
+    waitlist,
+)
 from local.demo.display import Act, Display, summary
 from local.demo.running import DemoError, Running
 from local.generator import Term
@@ -27,10 +38,18 @@ PARTS: Final = (
     Part("lessons", lessons.TITLE, lessons.perform),
     Part("schedules", schedules.TITLE, schedules.perform),
     Part("waitlist", waitlist.TITLE, waitlist.perform),
+    Part("drive", drive.TITLE, drive.perform),
+    Part("calendar", calendar.TITLE, calendar.perform),
     Part("reminder", reminder.TITLE, reminder.perform),
     Part("poison", dead_letters.TITLE, dead_letters.perform, after=("lessons",)),
     Part("signals", signals.TITLE, signals.perform, after=("lessons", "poison")),
-    Part("retention", retention.TITLE, retention.perform, after=("lessons", "poison", "signals")),
+    Part("night", night.TITLE, night.perform, after=("drive", "signals")),
+    Part(
+        "retention",
+        retention.TITLE,
+        retention.perform,
+        after=("lessons", "schedules", "waitlist", "drive", "calendar", "reminder", "poison", "signals", "night"),
+    ),
 )
 
 

@@ -46,7 +46,7 @@ def perform(act: Act, running: Running, term: Term) -> None:
             act.say(f"{name}: {recorded[body].error}")
     act.say(f"the same reason is on each message of {running.names.resource_name(JOB)}-dlq")
 
-    act.check("good messages of the batch that passed", len(good), over)
+    act.check("good messages beside it", len(good), over)
     act.check("poisoned messages on the DLQ", len(POISON), sum(body in on_queue for body in POISON.values()))
     act.check("rows of platform.dead_letters", len(POISON), len(recorded))
     agreed = sum(
@@ -54,7 +54,7 @@ def perform(act: Act, running: Running, term: Term) -> None:
         for body in POISON.values()
         if body in on_queue and body in recorded
     )
-    act.check("whose reason is the message's too", len(POISON), agreed)
+    act.check("which agree on the reason", len(POISON), agreed)
 
 
 def look_into(running: Running) -> list[dict[str, Any]]:

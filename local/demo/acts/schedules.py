@@ -12,7 +12,7 @@ from local.tables import insert_rows
 from schoolbell.database.tables import tutoring
 from schoolbell.schedules import TOO_LATE, expression
 
-TITLE: Final = "A lesson moved, one cancelled, and twelve that end in two minutes"
+TITLE: Final = "A lesson moved, one cancelled, twelve that end in two minutes"
 EVENTS: Final = "tutoring.session-events"
 ENDING: Final = 12
 LEAD: Final = TOO_LATE + timedelta(seconds=15)
@@ -47,7 +47,7 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     tell(running, "session.scheduled", [moved, cancelled])
     first = expression(tomorrow + timedelta(hours=1, minutes=15))
     running.until(lambda: at(running, moved) == at(running, cancelled) == first, "two schedules to be set", seconds=90)
-    act.say(f"two lessons booked for tomorrow: {name(moved)[:16]}…  {at(running, moved)}")
+    act.say(f"two lessons are booked for tomorrow:  {name(moved)[:16]}…  {at(running, moved)}")
 
     running.change(
         "UPDATE tutoring.sessions SET starts_at = starts_at + :by, ends_at = ends_at + :by WHERE id = :id",
@@ -57,29 +57,29 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     tell(running, "session.rescheduled", [moved])
     second = expression(tomorrow + timedelta(days=1, hours=3, minutes=15))
     running.until(lambda: at(running, moved) == second, f"the schedule to move to {second}")
-    act.say(f"one is moved by a day and two hours:    {at(running, moved)}")
+    act.say(f"one moves by a day and two hours:     {name(moved)[:16]}…  {at(running, moved)}")
     running.change("UPDATE tutoring.sessions SET status = 'cancelled' WHERE id = :id", id=cancelled)
     tell(running, "session.cancelled", [cancelled])
     running.until(lambda: at(running, cancelled) is None, "the cancelled lesson's schedule to go")
     tell(running, "session.scheduled", [cancelled])  # events come out of order: the row decides
-    act.say("the other is cancelled: its schedule is gone, and an older event that comes late does not bring it back")
+    act.say("the other is cancelled: its schedule is gone; a late event brings none back")
 
     due = (datetime.now(UTC) + LEAD).replace(microsecond=0)
     ending = book(running, ENDING, due, grace=0)
     tell(running, "session.scheduled", ending)
     running.until(lambda: all(at(running, each) == expression(due) for each in ending), f"{ENDING} schedules to be set")
-    act.say(f"{ENDING} lessons end at {due:%H:%M:%S}: a schedule {expression(due)} for each")
+    act.say(f"{ENDING} more end at {due:%H:%M:%S}, each with its own schedule {expression(due)}")
     wait_for(act, running, due)
     running.until(lambda: running.number(_DONE, ids=array(ending)) == ENDING, "the schedules to go off", seconds=LATE)
     late = float(running.row(_LATENESS, ids=array(ending))[0])
-    act.say(f"they went off, and the lessons were completed and paid within {late:.1f} s of their end")
+    act.say(f"they went off: lessons completed and paid within {late:.1f} s of their end")
     running.until(lambda: not any(at(running, each) for each in ending), "schedules to be deleted")
 
-    act.check("moved lesson's schedule", second, at(running, moved))
-    act.check("cancelled lesson's schedule", None, at(running, cancelled))
-    act.check("lessons completed by their own schedules", ENDING, running.number(_DONE, ids=array(ending)))
+    act.check("moved lesson's schedule", clock(second), clock(at(running, moved)))
+    act.check("cancelled lesson's schedule", "none", clock(at(running, cancelled)))
+    act.check("lessons completed by schedules", ENDING, running.number(_DONE, ids=array(ending)))
     act.check("ledger entries of those", ENDING, running.number(_CONSUMED, ids=array(ending)))
-    act.check("schedules left after going off", 0, sum(at(running, each) is not None for each in ending))
+    act.check("schedules left after that", 0, sum(at(running, each) is not None for each in ending))
 
 
 def book(running: Running, number: int, ends_at: datetime, *, grace: int) -> Sequence[UUID]:
@@ -115,10 +115,15 @@ def at(running: Running, session: UUID) -> str | None:
     return running.schedule(name(session))
 
 
+def clock(expression: str | None) -> str:
+    """When a schedule goes off, short enough for a table."""
+    return f"{datetime.fromisoformat(expression[3:-1]):%-d %b %H:%M}" if expression else "none"
+
+
 def wait_for(act: Act, running: Running, due: datetime) -> None:
     """Let the time pass, and show it."""
     lead = (due - datetime.now(UTC)).total_seconds()
     while (left := (due - datetime.now(UTC)).total_seconds()) > 0:
-        act.at(lead - left, lead, "s to their end")
+        act.at(lead - left, lead, "s")
         running.pause(0.5)
     act.progress = None

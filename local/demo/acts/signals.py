@@ -58,7 +58,7 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     act.say(f"delivered a second time: {again.get('status')}, nobody is told twice")
 
     for kind in KINDS:
-        act.check(f"{kind.replace('_', ' ')} (reckoned one by one)", expected[kind], standing.get(kind, 0))
+        act.check(f"{kind.replace('_', ' ')}, reckoned singly", expected[kind], standing.get(kind, 0))
     act.check("teachers' notifications", sum(standing.values()), sum(told.values()))
 
 

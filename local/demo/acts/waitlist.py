@@ -1,5 +1,6 @@
 """A seat becomes free: offered to one student after the other, until somebody takes it."""
 
+import json
 from collections import Counter
 from typing import Any, Final
 from uuid import UUID
@@ -40,11 +41,11 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
         "UPDATE tutoring.waitlists SET offer_window_seconds = :window WHERE id = :id", window=WINDOW, id=waitlist
     )
     late, unwilling, lucky, *others = running.rows(_ENTRIES, id=waitlist)
-    act.say(f"a seat is free, {count(len(others) + 3, 'student')} wait; an offer stands for {WINDOW} s (else two days)")
+    act.say(f"a seat is free, {count(len(others) + 3, 'student')} wait; an offer stands {WINDOW} s, not two days")
     running.send(OPENINGS, [{"waitlist_id": str(waitlist), "seats": 1}])
     wait_until(running, late, "notified", 90)
     opening = running.row(_OPENING, id=waitlist).id
-    act.say(f"execution {str(opening)[:8]}… of waitlist-cascade offers it to {late.name}, who does not answer")
+    act.say(f"execution {str(opening)[:8]}… offers it to {late.name}, who does not answer")
     wait_until(running, unwilling, "notified", WINDOW + 60)
     act.say(f"expired; {unwilling.name} is next, and declines")
     answer(running, (late, "accept"), (unwilling, "decline"))
@@ -55,7 +56,8 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     act.say(f"{lucky.name} accepts, twice (a double click): one seat, taken")
     execution = running.until(lambda: ended(running, opening), "the execution to end", seconds=60)
     running.until(lambda: sum(answers(running).values()) == 4, "four answers to be recorded")
-    act.say(f"the execution {execution['status']} after {path(running, execution['executionArn'])}")
+    steps = path(running, execution["executionArn"])
+    act.say(f"the execution saw {' → '.join(steps)}")
 
     statuses = dict(map(tuple, running.rows(_STATUSES, id=waitlist)))
     said = answers(running)
@@ -95,10 +97,14 @@ def ended(running: Running, opening: UUID) -> dict[str, Any] | None:
     return None
 
 
-def path(running: Running, execution: str) -> str:
-    """How often an execution was in its states."""
+def path(running: Running, execution: str) -> list[str]:
+    """What an execution saw at each of its steps."""
     history = running.client("stepfunctions").get_execution_history(executionArn=execution, maxResults=1000)
-    entered = Counter(
-        event["stateEnteredEventDetails"]["name"] for event in history["events"] if "stateEnteredEventDetails" in event
-    )
-    return ", ".join(f"{entered[state]} × {state}" for state in ("OfferSeat", "AwaitAnswer") if entered[state])
+    seen = []
+    for event in history["events"]:
+        if failed := event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails"):
+            seen.append("timeout" if failed["error"] == "States.Timeout" else failed["error"])
+        elif succeeded := event.get("taskSucceededEventDetails"):
+            output = json.loads(succeeded["output"])
+            seen.append(output.get("Payload", output)["outcome"])
+    return seen
