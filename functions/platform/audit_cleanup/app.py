@@ -14,7 +14,7 @@ import hashlib
 import io
 import re
 from calendar import monthrange
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,6 +128,8 @@ class Some:
 
     intact: Sequence[Archive]
     broken: Sequence[Archive]
+    first_at: str
+    """None of them is older."""
     last: Cursor
     """Where the next ones start."""
 
@@ -153,19 +155,20 @@ def archive_some(job: JobContext, tier: Tier) -> Prepare:
         }
         with job.transaction() as connection:
             months = connection.execute(unarchived, {**limits, **(cursor or START)}).all()
-        return _some(job, store, months)
+        return _some(job, store, months, cursor)
 
     return prepare
 
 
 def mark_or_delete(job: JobContext, tier: Tier) -> Settle:
     """Of the records just archived, deletes those that are due and marks the others."""
+    delete_new, mark = _changer(tier, _DELETE_NEW), _changer(tier, _MARK)
 
     def settle(connection: Connection, some: Some | None) -> Chunk | None:
         if some is None:
             return None
-        deleted = _execute(connection, _DELETE, some.intact, due=before(job, tier.months))
-        archived = deleted + _execute(connection, _MARK, some.intact, now=job.now)
+        deleted = delete_new(connection, some, some.intact, due=before(job, tier.months))
+        archived = deleted + mark(connection, some, some.intact, now=job.now)
         unverified = sum(archive.ids.count(",") + 1 for archive in some.broken)
         return Chunk(some.last, archived, {"archived": archived, "deleted": deleted, "unverified": unverified})
 
@@ -183,25 +186,28 @@ def verify_some(job: JobContext, tier: Tier) -> Prepare:
         limits = {"due": before(job, tier.months), "records": RECORDS_AT_A_TIME}
         with job.transaction() as connection:
             archives = connection.execute(archived, {**limits, **(cursor or START)}).all()
-        return _some(job, verify, archives)
+        return _some(job, verify, archives, cursor)
 
     return prepare
 
 
 def delete_or_unmark(job: JobContext, tier: Tier) -> Settle:
     """Deletes the records whose archive is intact; the others count as not archived from now on."""
+    delete_old, unmark = _changer(tier, _DELETE_OLD), _changer(tier, _UNMARK)
 
     def settle(connection: Connection, some: Some | None) -> Chunk | None:
         if some is None:
             return None
-        deleted = _execute(connection, _DELETE, some.intact, due=before(job, tier.months))
-        unverified = _execute(connection, _UNMARK, some.broken, now=job.now)
+        deleted = delete_old(connection, some, some.intact, due=before(job, tier.months))
+        unverified = unmark(connection, some, some.broken, now=job.now)
         return Chunk(some.last, deleted, {"deleted": deleted, "unverified": unverified})
 
     return settle
 
 
-def _some(job: JobContext, look_after: Callable[[Row[Any]], Archive], rows: Sequence[Row[Any]]) -> Some | None:
+def _some(
+    job: JobContext, look_after: Callable[[Row[Any]], Archive], rows: Sequence[Row[Any]], cursor: Cursor
+) -> Some | None:
     if not rows:
         return None
     with ThreadPoolExecutor(OBJECTS_AT_A_TIME) as pool:
@@ -210,7 +216,8 @@ def _some(job: JobContext, look_after: Callable[[Row[Any]], Archive], rows: Sequ
     if broken:
         job.logger.error("audit archives are missing or damaged", keys=[archive.key for archive in broken])
     last = {"at": rows[0].last_at, "id": rows[0].last_id}
-    return Some([archive for archive in archives if archive.is_intact], broken, last)
+    intact = [archive for archive in archives if archive.is_intact]
+    return Some(intact, broken, (cursor or START)["at"], last)
 
 
 # The archive
@@ -312,6 +319,7 @@ FROM taken CROSS JOIN last
 GROUP BY archived_to
 """
 
+# Records are changed by id, since others may have come between them. Tier and time only say where to look.
 _GIVEN = """
 WITH given AS MATERIALIZED (
     SELECT key, each::uuid AS id
@@ -319,9 +327,18 @@ WITH given AS MATERIALIZED (
 )
 """
 
-_DELETE = """
+_AMONG = """
+AND {tier} AND occurred_at BETWEEN cast(:first_at AS timestamptz) AND cast(:last_at AS timestamptz)
+"""
+
+_DELETE_NEW = """
 DELETE FROM platform.audit_logs AS log USING given
-WHERE log.id = given.id AND occurred_at < :due
+WHERE log.id = given.id AND archived_to IS NULL AND occurred_at < :due
+"""
+
+_DELETE_OLD = """
+DELETE FROM platform.audit_logs AS log USING given
+WHERE log.id = given.id AND archived_to IS NOT NULL AND archived_to = given.key AND occurred_at < :due
 """
 
 _MARK = """
@@ -331,17 +348,22 @@ WHERE log.id = given.id AND archived_to IS NULL
 
 _UNMARK = """
 UPDATE platform.audit_logs AS log SET archived_to = NULL, updated_at = :now FROM given
-WHERE log.id = given.id AND archived_to = given.key
+WHERE log.id = given.id AND archived_to IS NOT NULL AND archived_to = given.key
 """
 
 
-def _execute(connection: Connection, statement: str, archives: Iterable[Archive], **values: datetime) -> int:
-    """Executes a statement on the records of archives, and returns how many it changed."""
-    given = {archive.key: archive.ids for archive in archives}
-    if not given:
-        return 0
-    prepared = text(_GIVEN + statement).bindparams(bindparam("archives", type_=JSONB))
-    return connection.execute(prepared, {"archives": given, **values}).rowcount
+def _changer(tier: Tier, statement: str) -> Callable[..., int]:
+    """Makes the function that executes a statement on the records of archives, and returns how many it changed."""
+    prepared = _of(tier, _GIVEN + statement + _AMONG).bindparams(bindparam("archives", type_=JSONB))
+
+    def change(connection: Connection, some: Some, archives: Sequence[Archive], **values: datetime) -> int:
+        given = {archive.key: archive.ids for archive in archives}
+        if not given:
+            return 0
+        among = {"first_at": some.first_at, "last_at": some.last["at"]}
+        return connection.execute(prepared, {"archives": given, **among, **values}).rowcount
+
+    return change
 
 
 def due_before_archived(job: JobContext, tier: Tier) -> Delete:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     Update,
     and_,
+    any_,
     bindparam,
     cast,
     delete,
@@ -201,10 +202,12 @@ _TELL_TEACHERS = text(
 
 def erase_requested(job: JobContext) -> Step:
     """Carries out overdue requests; one for a student who has been erased before is done."""
-    asking = select(students.c.id).where(is_requested(job.now)).order_by(students.c.id).limit(STUDENTS_A_CHUNK)
+    student_id = erasure_requests.c.student_id
+    asking = select(student_id).distinct().join_from(erasure_requests, students).where(is_overdue(job.now))
 
     def step(connection: Connection, cursor: Cursor) -> Chunk | None:
-        ids = connection.execute(asking.where(students.c.id > _id(cursor))).scalars().all()
+        some = asking.where(student_id > _id(cursor)).order_by(student_id).limit(STUDENTS_A_CHUNK)
+        ids = connection.execute(some).scalars().all()
         return _erase(connection, job, ids, str(ids[-1]), past_events=True) if ids else None
 
     return step
@@ -399,16 +402,18 @@ def _is_too_old(job: JobContext, old: Old) -> ColumnElement[bool]:
 def _clear_some(job: JobContext, old: Old) -> Select[int, UUID | None]:
     """SQL: clears the next rows, and says how many, and of which teacher the last was (whose next ones may follow)."""
     id_ = old.table.c.id
-    rows = select(id_).where(_is_too_old(job, old)).order_by(old.at).limit(ROWS_A_CHUNK).lateral("old")
+    place: ColumnElement[Any] = literal_column(f"{old.table}.ctid")
+    rows = select(place.label("place")).where(_is_too_old(job, old)).order_by(old.at).limit(ROWS_A_CHUNK).lateral("old")
     due = (
-        select(teachers.c.id.label("teacher_id"), rows.c.id)
+        select(teachers.c.id.label("teacher_id"), rows.c.place)
         .join_from(teachers, rows, true())
         .where(teachers.c.id >= bindparam("after", type_=teachers.c.id.type))
         .order_by(teachers.c.id)
         .limit(ROWS_A_CHUNK)
         .cte("due")
     )
-    change = old.change.where(id_.in_(select(due.c.id)), old.is_left)
+    # Found again by their place, which no estimate of the planner's can turn into a scan of the whole table.
+    change = old.change.where(place == any_(func.array(select(due.c.place).scalar_subquery())), old.is_left)
     if isinstance(change, Update):
         change = change.values(updated_at=job.now)
     cleared = change.returning(id_, old.table.c.teacher_id).cte("cleared")
