@@ -167,6 +167,32 @@ def receive_batch(queue_url: str, batch_size: int) -> list[dict[str, Any]]:
         return taken
 
 
+# SQS: dead letters go back by a message move task, which ministack does not know
+
+
+def start_message_move_task(request: dict[str, Any], _queue_url: str) -> dict[str, Any]:
+    """Move what is visible on a dead-letter queue, as new messages, to a queue or to those that the messages came from.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+    """
+    source = sqs._queue_by_arn(request["SourceArn"])
+    if source is None:
+        raise sqs._Err("ResourceNotFoundException", "The resource that you specified for the SourceArn doesn't exist.")
+    with sqs._queues_lock:
+        now = time.time()
+        for message in list(source["messages"]):
+            destination = request.get("DestinationArn") or message["sys"].get("DeadLetterQueueSourceArn", "")
+            target = sqs._queue_by_arn(destination)
+            if target is None or message["visible_at"] > now:
+                continue
+            source["messages"].remove(message)
+            system = {name: value for name, value in message["sys"].items() if name != "DeadLetterQueueSourceArn"}
+            fresh = {"id": str(uuid4()), "sent_at": now, "visible_at": now, "receive_count": 0, "sys": system}
+            target["messages"].append({**message, **fresh, "first_receive_at": None, "receipt_handle": None})
+    sqs.esm_wake.set()
+    return {"TaskHandle": str(uuid4())}
+
+
 # Step Functions: timeouts that are computed, failed tasks that wait for a token, the machine's role
 
 
@@ -396,6 +422,7 @@ def main() -> None:
     scheduler._SCHEDULE_TICK_INTERVAL = eventbridge._SCHEDULER_TICK_INTERVAL = TICK
     scheduler._tick_schedules = fire_due_schedules
     sqs._receive_messages_for_esm = receive_batch
+    sqs._HANDLERS["StartMessageMoveTask"] = start_message_move_task
     stepfunctions._execute_task = execute_task(stepfunctions._execute_task)
     stepfunctions._invoke_with_callback = await_callback(stepfunctions._invoke_with_callback)
     stepfunctions._call_lambda = call_lambda(stepfunctions._call_lambda)

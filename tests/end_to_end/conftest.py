@@ -17,21 +17,48 @@ import pytest
 from local import stack as embedded
 from local.home import CHECKOUT, Home
 from schoolbell.database import Database, DatabaseAddress
+from tests.end_to_end.begun import (
+    begun_lessons,
+    begun_message,
+    begun_outbox_row,
+    begun_poison,
+    begun_schedule,
+    begun_throttled_copy,
+)
 from tests.end_to_end.stack import Stack
 from tests.factories import Make
 
+__all__ = [  # fixtures, which have to be here to be found
+    "begun_lessons",
+    "begun_message",
+    "begun_outbox_row",
+    "begun_poison",
+    "begun_schedule",
+    "begun_throttled_copy",
+]
+
 NAME = "end-to-end"
 BEGUN = "begun_"
+INTERRUPTIBLE = "interruptible"
 FOLDER = CHECKOUT / ".local" / NAME
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts all of these tests into one process, and those that look at what has been begun at its end."""
+    """Puts all of these tests into one process, and those that look at what has been begun at its end.
+
+    The others come first, so that a run of all tests tells soon what is wrong.
+    """
     for item in items:
         if "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group(NAME))
-    items.sort(key=lambda item: "end_to_end" in item.path.parts and bool(_begun(item)))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if "end_to_end" not in item.path.parts:
+        return 0
+    return 3 if INTERRUPTIBLE in getattr(item, "fixturenames", ()) else 2 if _begun(item) else 1
 
 
 def _begun(item: pytest.Item) -> list[str]:

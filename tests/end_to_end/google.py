@@ -9,7 +9,9 @@ from uuid import uuid4
 
 from sqlalchemy import Row
 
+from schoolbell.database.tables.tutoring import drive_file_copies
 from tests.end_to_end.stack import Stack
+from tests.end_to_end.waiting import eventually
 from tests.factories import Make
 
 TABLE = "resilience"
@@ -47,6 +49,11 @@ class Google:
         listed = self.ask("GET", f"events?account={account}")
         return [each["resource"] for each in listed if each["resource"]["status"] != "cancelled"]
 
+    def requests(self, account: str) -> int:
+        """How many calls there were for an account."""
+        counts: dict[str, int] = self.ask("GET", "requests")["by_account"].get(account, {})
+        return sum(counts.values())
+
     def fail(self, account: str, **fault: Any) -> None:
         """Makes calls for an account fail; see `local.sandbox.world.Fault`."""
         self.ask("POST", "faults", {"account": account, **fault})
@@ -75,8 +82,45 @@ class Google:
             },
         )
 
+    def close_circuit(self, name: str) -> None:
+        """Forgets a circuit's troubles."""
+        self.stack.client("dynamodb").delete_item(TableName=f"{self.stack.name}-{TABLE}", Key={"id": {"S": name}})
+
     def circuit(self, name: str) -> str:
         """The state of a circuit."""
         key = {"id": {"S": name}}
         item = self.stack.client("dynamodb").get_item(TableName=f"{self.stack.name}-{TABLE}", Key=key).get("Item")
         return str(item["state"]["S"]) if item else "CLOSED"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A teacher's file, and a student who is to have it."""
+
+    account: str
+    resource: Row[Any]
+    student: Row[Any]
+
+    @property
+    def message(self) -> dict[str, str]:
+        return {"resource_id": str(self.resource.id), "student_id": str(self.student.id)}
+
+    def copied(self, stack: Stack, patience: float = 60.0) -> Row[Any]:
+        """Waits until the copy is made, and returns its row."""
+        found = eventually(
+            lambda: stack.rows(
+                drive_file_copies, resource_id=self.resource.id, student_id=self.student.id, status="copied"
+            ),
+            "copy",
+            patience=patience,
+        )
+        return found[0]
+
+
+def material(google: Google) -> Material:
+    """A file that nobody has copied, of a teacher who has connected Google."""
+    teacher, account = google.connected_teacher()
+    folder = google.file(account, name="Folder", mimeType="application/vnd.google-apps.folder")
+    student = google.make.student(teacher, drive_folder_id=folder)
+    resource = google.make.drive_resource(teacher, drive_file_id=google.file(account, name="Worksheet"))
+    return Material(account, resource, student)

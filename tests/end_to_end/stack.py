@@ -4,18 +4,21 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import batched
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import Row, Table, select, update
+from sqlalchemy import Row, Table, func, insert, literal, select, update
 
 from local.emulator import client
 from local.home import CHECKOUT, Home
 from local.stack import postgres_of
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import dead_letters, job_runs
+from schoolbell.database.tables.tutoring import sessions
 from tests.end_to_end.waiting import eventually
 
 MESSAGES_A_CALL: Final = 10
@@ -25,7 +28,7 @@ DUE_SOON: Final = 120
 
 
 class FunctionFailed(Exception):
-    """An invocation ended with an error; the text is what Lambda shows of it."""
+    """An invocation ended with an error; the text is what it said."""
 
 
 @dataclass
@@ -36,7 +39,6 @@ class Stack:
     home: Home
     database: Database
     sandbox_url: str
-    _buried: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     # AWS
 
@@ -96,6 +98,16 @@ class Stack:
         finally:
             self.functions.update_event_source_mapping(UUID=mapping, Enabled=True)
 
+    def redrive(self, job: str) -> None:
+        """Sends what is on a job's dead-letter queue to its queue again, as the SQS console does."""
+        dead, alive = (
+            self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job, dead=is_dead), AttributeNames=["QueueArn"])
+            for is_dead in (True, False)
+        )
+        self.sqs.start_message_move_task(
+            SourceArn=dead["Attributes"]["QueueArn"], DestinationArn=alive["Attributes"]["QueueArn"]
+        )
+
     def invoke(self, job: str, event: Any) -> Any:
         """Calls a job's function and returns its answer.
 
@@ -105,7 +117,7 @@ class Stack:
         answer = self.functions.invoke(FunctionName=self.resource(job), Payload=json.dumps(event).encode())
         payload = json.loads(answer["Payload"].read() or b"null")
         if "FunctionError" in answer:
-            raise FunctionFailed(json.dumps(payload))
+            raise FunctionFailed(payload["errorMessage"])
         return payload
 
     def event_of(self, job: str) -> Any:
@@ -117,6 +129,22 @@ class Stack:
         """Changes a row, as the application does."""
         with self.database.transaction() as connection:
             connection.execute(update(table).where(table.c.id == id).values(values))
+
+    def many_lessons(self, student: Row[Any], count: int) -> list[UUID]:
+        """Writes so many lessons of a student, all of them over."""
+        over = datetime.now(UTC) - timedelta(hours=2)
+        lesson = {
+            "student_id": student.id,
+            "teacher_id": student.teacher_id,
+            "starts_at": over - timedelta(hours=1),
+            "ends_at": over,
+        }
+        given = select(
+            *(literal(value).label(name) for name, value in lesson.items()),
+        ).select_from(func.generate_series(1, count))
+        with self.database.transaction() as connection:
+            made = insert(sessions).from_select(list(lesson), given).returning(sessions.c.id)
+            return list(connection.execute(made).scalars())
 
     # What came of it
 
@@ -134,6 +162,12 @@ class Stack:
     def runs(self, job: str, **equal: object) -> Sequence[Row[Any]]:
         """The runs of a job."""
         return self.rows(job_runs, job=job, **equal)
+
+    def count(self, table: Table, **equal: object) -> int:
+        """How many rows of a table have these values."""
+        query = select(func.count()).select_from(table).where(*(table.c[name] == each for name, each in equal.items()))
+        with self.database.transaction() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def becomes(self, table: Table, id: object, patience: float = 60.0, **wanted: object) -> Row[Any]:
         """Waits until a row has these values, and returns it."""
@@ -160,26 +194,41 @@ class Stack:
         """Waits until a message with this body is on a job's dead-letter queue, and takes it from there."""
 
         def look() -> dict[str, Any] | None:
-            seen = self._buried.setdefault(job, [])
-            url = self.queue_url(job, dead=True)
-            while received := self.sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=MESSAGES_A_CALL, MessageAttributeNames=["All"]
-            ).get("Messages"):
-                seen += received
-                for message in received:
-                    self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            return next((message for message in seen if message["Body"] == body), None)
+            found = None
+            received = list(self._receive_all(url))
+            for message in received:
+                handle = message["ReceiptHandle"]
+                if found is None and message["Body"] == body:
+                    found = message
+                    self.sqs.delete_message(QueueUrl=url, ReceiptHandle=handle)
+                else:
+                    self.sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
+            return found
 
+        url = self.queue_url(job, dead=True)
         found = eventually(look, f"message on the dead-letter queue of {job}", patience=patience)
         assert found is not None
-        self._buried[job].remove(found)
         return found
+
+    def _receive_all(self, url: str) -> Iterator[dict[str, Any]]:
+        while messages := self.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=MESSAGES_A_CALL, MessageAttributeNames=["All"]
+        ).get("Messages"):
+            yield from messages
 
     def waiting(self, job: str) -> int:
         """How many messages are on a job's queue, those included that are hidden or delayed."""
         counts = self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job), AttributeNames=["All"])["Attributes"]
         kinds = ("", "NotVisible", "Delayed")
         return sum(int(counts.get(f"ApproximateNumberOfMessages{kind}", 0)) for kind in kinds)
+
+    def log(self, job: str, since: datetime) -> str:
+        """What a job's function has logged."""
+        logs = self.client("logs")
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=f"/aws/lambda/{self.resource(job)}", startTime=int(since.timestamp() * 1000)
+        )
+        return "\n".join(event["message"] for page in pages for event in page["events"])
 
     def one_shot(self, name: str) -> dict[str, Any] | None:
         """A schedule that a job made, or nothing if there is none of that name."""

@@ -177,3 +177,17 @@ def take_all(stack: Stack, url: str) -> str:
     while messages := stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
         texts += [message["Body"] for message in messages]
     return "\n".join(texts)
+
+
+def test_two_executions_give_no_more_seats_than_there_are(stack: Stack, make: Make) -> None:
+    waitlist = Waitlist(stack, make, students=4, capacity=2)
+    waitlist.open(seats=2)
+    waitlist.open(seats=1)
+    waitlist.becomes("notified", "notified", "waiting", "waiting")
+    for student in (0, 1, 2, 3):
+        waitlist.answer(student, "accept")
+        waitlist.answer(student, "accept")
+    eventually(lambda: sum(len(waitlist.outcomes(student)) for student in range(4)) == 8, "record of each answer")
+    waitlist.becomes("accepted", "accepted", "waiting", "waiting")
+    said = [outcome for student in range(4) for outcome, _ in waitlist.outcomes(student)]
+    assert sorted(said) == ["accepted"] * 2 + ["refused"] * 4 + ["repeated"] * 2

@@ -1,0 +1,119 @@
+"""What takes minutes, begun as soon as the stack is up; `conftest.py` says how."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Row
+
+from schoolbell.database.tables.tutoring import sessions, waitlist_answers
+from tests.end_to_end.failing import accept, refuse
+from tests.end_to_end.google import Google, Material, material
+from tests.end_to_end.stack import Stack
+from tests.end_to_end.waiting import eventually
+from tests.factories import Make
+
+COPY = "tutoring.drive-copy"
+COMPLETE = "tutoring.auto-complete"
+ANSWERS = "tutoring.waitlist-answers"
+TO_COME = timedelta(seconds=135)
+"""When a one-shot of these tests is due: what is due within two minutes gets none."""
+
+PATIENCE = TO_COME.total_seconds() + 120
+FIELDS_OF_TARGET = ("Arn", "RoleArn", "Input", "RetryPolicy", "DeadLetterConfig")
+
+
+@pytest.fixture(scope="session")
+def begun_poison(stack: Stack) -> Iterator[Row[Any]]:
+    """An offer of a seat, whose answer can't be recorded: its message is failing."""
+    entry = Make(stack.database, datetime.now(UTC)).entry(status="notified")
+    refuse(stack, waitlist_answers.c.entry_id, entry.id)
+    stack.drop(ANSWERS, {"entry_id": str(entry.id), "answer": "accept"})
+    yield entry
+    accept(stack, waitlist_answers.c.entry_id, entry.id)
+
+
+@pytest.fixture(scope="session")
+def begun_throttled_copy(stack: Stack) -> Material:
+    """A copy that Google has no time for yet."""
+    google = Google(stack, Make(stack.database, datetime.now(UTC)))
+    wanted = material(google)
+    google.fail(wanted.account, path="^/drive/", status=429, reason="rateLimitExceeded", retry_after=2, times=1)
+    stack.drop(COPY, wanted.message)
+    return wanted
+
+
+@pytest.fixture(scope="session")
+def begun_outbox_row(stack: Stack) -> Row[Any]:
+    """What a crash between commit and sending leaves behind."""
+    make = Make(stack.database, datetime.now(UTC))
+    lesson = make.session()
+    return make.outbox("tutoring.auto-complete", payload={"session_id": str(lesson.id)}, dedup_key=str(uuid4()))
+
+
+@pytest.fixture(scope="session")
+def begun_schedule(stack: Stack) -> Iterator[datetime]:
+    """drive-sync, changed to go off at the next minute but one."""
+    name = stack.resource("tutoring.drive-sync")
+    schedule = stack.scheduler.get_schedule(GroupName=stack.name, Name=name)
+    at = (datetime.now(UTC) + timedelta(minutes=1, seconds=15)).replace(second=0, microsecond=0)
+    changed = {
+        "GroupName": stack.name,
+        "Name": name,
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ScheduleExpressionTimezone": schedule["ScheduleExpressionTimezone"],
+        "Target": {field: schedule["Target"][field] for field in FIELDS_OF_TARGET if field in schedule["Target"]},
+    }
+    assert schedule["ScheduleExpressionTimezone"] == "UTC"
+    stack.scheduler.update_schedule(**changed, ScheduleExpression=f"cron({at.minute} {at.hour} * * ? *)")
+    yield at
+    stack.scheduler.update_schedule(**changed, ScheduleExpression=schedule["ScheduleExpression"])
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Lessons that had a schedule, and what happened to them before it went off."""
+
+    held: Row[Any]
+    """Nothing."""
+    moved: Row[Any]
+    """Moved to tomorrow, which was told."""
+    moved_untold: Row[Any]
+    """Moved to tomorrow, which was not told: the schedule goes off too early."""
+    cancelled: Row[Any]
+    tomorrow: datetime
+
+
+@pytest.fixture(scope="session")
+def begun_lessons(stack: Stack) -> Lessons:
+    now = datetime.now(UTC)
+    make = Make(stack.database, now)
+    end, tomorrow = now + TO_COME, (now + timedelta(days=1)).replace(microsecond=0)
+    held, moved, untold, cancelled = (make.session(ends_at=end, grace_period_minutes=0) for _ in range(4))
+    lessons = Lessons(held, moved, untold, cancelled, tomorrow)
+    tell(stack, "session.scheduled", held, moved, untold, cancelled)
+    for lesson in (held, moved, untold, cancelled):
+        eventually(lambda lesson=lesson: stack.one_shot(f"session-{lesson.id}"), "schedule")  # type: ignore[misc]
+    for lesson in (moved, untold):
+        stack.change(sessions, lesson.id, starts_at=tomorrow - timedelta(hours=1), ends_at=tomorrow)
+    stack.change(sessions, cancelled.id, status="cancelled")
+    tell(stack, "session.rescheduled", moved)
+    tell(stack, "session.cancelled", cancelled)
+    return lessons
+
+
+def tell(stack: Stack, kind: str, *lessons: Row[Any]) -> None:
+    """Says that something has happened to lessons."""
+    stack.drop("tutoring.session-events", *({"type": kind, "session_id": str(lesson.id)} for lesson in lessons))
+
+
+@pytest.fixture(scope="session")
+def begun_message(stack: Stack) -> Row[Any]:
+    now = datetime.now(UTC)
+    message = Make(stack.database, now).message(send_at=now + TO_COME)
+    stack.drop("tutoring.message-events", {"type": "message.scheduled", "message_id": str(message.id)})
+    eventually(lambda: stack.one_shot(f"message-{message.id}"), "schedule")
+    return message
