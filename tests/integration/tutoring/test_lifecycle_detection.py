@@ -108,6 +108,13 @@ class TestGap:
         detect()
         assert signals("gap") == [("gap", "2026-01-21")]
 
+    def test_a_lesson_that_began_and_was_never_settled_is_no_booking(
+        self, make: Make, student: Row[Any], detect: Detect, signals: Signals
+    ) -> None:
+        make.session(student, starts_at=MORNING - 20 * DAY, status="scheduled")
+        detect()
+        assert signals("gap") == [("gap", "2026-02-10")]
+
     @pytest.mark.parametrize("status", ["cancelled", "no_show"])
     def test_a_lesson_that_did_not_happen_fills_no_gap(
         self, make: Make, student: Row[Any], detect: Detect, signals: Signals, status: str
