@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from moto import mock_aws
 from sqlalchemy import Row, select
 
 os.environ |= {
@@ -79,10 +80,7 @@ class Queues:
 @pytest.fixture
 def aws(settings: Settings) -> Iterator[None]:
     """AWS as moto has it, in this process, with the stack's table, bucket and schedule group."""
-    from moto import mock_aws
-
-    clients.forget_clients()
-    with mock_aws():
+    with mock_aws():  # clients are kept from test to test: moto sees the calls of those made since its import
         clients.client("dynamodb").create_table(
             TableName=settings.resilience_table,
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -92,7 +90,6 @@ def aws(settings: Settings) -> Iterator[None]:
         clients.client("s3").create_bucket(Bucket=settings.archive_bucket)
         clients.client("scheduler").create_schedule_group(Name=settings.schedule_group)
         yield
-    clients.forget_clients()
 
 
 @pytest.fixture
