@@ -76,6 +76,7 @@ def play(running: Running, term: Term, console: Console) -> bool:
         for thread in threads:
             thread.start()
         watch(threads, running)
+    console.print()
     console.print(summary(list(acts.values())), width=min(console.width, 100))
     return all(act.passed for act in acts.values())
 

@@ -32,7 +32,7 @@ def prepare(running: Running, seed: int) -> Term:
     with step("Term") as current:
         made = term(seed, TEACHERS, STUDENTS, SESSIONS, datetime.now(UTC), secret_prefix=f"{running.stack}/google/")
         zones = {teacher["timezone"] for teacher in made.rows[tutoring.teachers]}
-        current.note = f"{TEACHERS:,} teachers in {len(zones)} time zones, {STUDENTS:,} students, {SESSIONS:,} lessons"
+        current.note = f"{TEACHERS:,} teachers in {len(zones)} zones, {STUDENTS:,} students, {SESSIONS:,} lessons"
     with step("Load") as current:
         rows = sum(load(running.database, made).values())
         with running.database.transaction() as connection:

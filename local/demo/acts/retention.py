@@ -42,11 +42,11 @@ _OVERDUE = "SELECT count(*) FROM tutoring.erasure_requests WHERE status = 'open'
 
 def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - all acts are called alike
     """Take the fingerprint of every table, run, and take it again."""
+    act.say('a fingerprint of every table is taken; data-retention runs with {"dry_run": true}')
     due, overdue = running.number(_DUE), running.number(_OVERDUE)
     for _ in range(TRIES):
         began = datetime.now(UTC)
         before = fingerprints(running)
-        act.say(f"the fingerprint of {count(len(before), 'table')} is taken; data-retention runs with dry_run")
         result: dict[str, Any] = running.invoke(JOB, {"dry_run": True}).get("result") or {}
         changed = [name for name, digest in fingerprints(running).items() if digest != before[name]]
         others = running.rows(_OTHERS, began=began)
@@ -64,7 +64,8 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
         f"{count(result['contacts_deleted'], 'entry', 'entries')} of the contact log, "
         f"the text of {count(result['messages_cleared'], 'message')}"
     )
-    act.say(f"changed: {', '.join(changed)}" if changed else "every table is as it was, to the row")
+    unchanged = f"all {len(before)} tables are as they were, to the last row"
+    act.say(f"changed: {', '.join(changed)}" if changed else unchanged)
 
     act.check("students whose time is over", due, result["students_erased"])
     act.check("erasure requests overdue", overdue, result["requests_overdue"])

@@ -44,10 +44,11 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     """Book lessons as the application would, tell the queue session-events, and look at EventBridge Scheduler."""
     tomorrow = datetime.now(UTC).replace(hour=15, minute=0, second=0, microsecond=0) + timedelta(days=1)
     moved, cancelled = book(running, 2, tomorrow + timedelta(hours=1), grace=15)
+    act.say("the application books two lessons for tomorrow at 15:00 UTC, and tells session-events")
     tell(running, "session.scheduled", [moved, cancelled])
     first = expression(tomorrow + timedelta(hours=1, minutes=15))
     running.until(lambda: at(running, moved) == at(running, cancelled) == first, "two schedules to be set", seconds=90)
-    act.say(f"two lessons are booked for tomorrow:  {name(moved)[:16]}…  {at(running, moved)}")
+    act.say(f"each has its schedule in AWS:      {name(moved)[:16]}…  {at(running, moved)}")
 
     running.change(
         "UPDATE tutoring.sessions SET starts_at = starts_at + :by, ends_at = ends_at + :by WHERE id = :id",
@@ -57,7 +58,7 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     tell(running, "session.rescheduled", [moved])
     second = expression(tomorrow + timedelta(days=1, hours=3, minutes=15))
     running.until(lambda: at(running, moved) == second, f"the schedule to move to {second}")
-    act.say(f"one moves by a day and two hours:     {name(moved)[:16]}…  {at(running, moved)}")
+    act.say(f"one moves by a day and two hours:  {name(moved)[:16]}…  {at(running, moved)}")
     running.change("UPDATE tutoring.sessions SET status = 'cancelled' WHERE id = :id", id=cancelled)
     tell(running, "session.cancelled", [cancelled])
     running.until(lambda: at(running, cancelled) is None, "the cancelled lesson's schedule to go")

@@ -44,7 +44,8 @@ _ENROLMENTS = "SELECT student_id, ends_on FROM tutoring.enrollments WHERE status
 def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - all acts are called alike
     """Ring the job as its schedule does at six, twice."""
     expected = reckon(running, datetime.now(UTC))
-    six = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0)
+    now = datetime.now(UTC)
+    six = now.replace(hour=6, minute=0, second=0, microsecond=0) - timedelta(days=now.hour < 6)
     event = {"scheduled_for": f"{six:%Y-%m-%dT%H:%M:%SZ}"}
     act.say(f"lifecycle-detection is rung as its schedule does: {event['scheduled_for']}")
     answer = running.invoke(JOB, event)
@@ -58,7 +59,7 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     act.say(f"delivered a second time: {again.get('status')}, nobody is told twice")
 
     for kind in KINDS:
-        act.check(f"{kind.replace('_', ' ')}, reckoned singly", expected[kind], standing.get(kind, 0))
+        act.check(kind.replace("_", " "), expected[kind], standing.get(kind, 0))
     act.check("teachers' notifications", sum(standing.values()), sum(told.values()))
 
 

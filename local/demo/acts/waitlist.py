@@ -106,5 +106,5 @@ def path(running: Running, execution: str) -> list[str]:
             seen.append("timeout" if failed["error"] == "States.Timeout" else failed["error"])
         elif succeeded := event.get("taskSucceededEventDetails"):
             output = json.loads(succeeded["output"])
-            seen.append(output.get("Payload", output)["outcome"])
+            seen.append(output.get("Payload", output).get("outcome", "woken"))
     return seen
