@@ -19,8 +19,8 @@ CALLS_AT_ONCE: Final = 10
 
 PRECISION: Final = timedelta(seconds=1)
 
-# Schedules go off within 60 seconds of their time, and an `at()` that has passed is refused or never goes off.
-TOO_LATE: Final = timedelta(minutes=2)
+# An `at()` that has passed is refused or never goes off, and a function has a minute from its `now` to its last call.
+TOO_LATE: Final = timedelta(seconds=90)
 """What is due sooner than this is not worth a schedule: it could have passed before the call is through."""
 
 _CREATE_OR_UPDATE_TRIES = 4
