@@ -242,6 +242,7 @@ ended AS (
     SET ended_at = :now, updated_at = :now
     FROM over
     WHERE signal.id = over.id AND signal.ended_at IS NULL
+      AND signal.student_id > :after AND signal.student_id <= :last
 ),
 told AS (
     INSERT INTO tutoring.teacher_notifications
