@@ -27,7 +27,12 @@ from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.performing import Performer
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.google", "tests.fixtures.one_shots", "tests.fixtures.waitlist"]
+pytest_plugins = [
+    "tests.fixtures.database",
+    "tests.fixtures.google",
+    "tests.fixtures.one_shots",
+    "tests.fixtures.waitlist",
+]
 
 ACCOUNT = "123456789012"
 

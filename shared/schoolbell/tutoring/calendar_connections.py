@@ -47,7 +47,8 @@ _REVOKE = text(
     )
     INSERT INTO tutoring.teacher_notifications
         (teacher_id, kind, subject_id, dedup_key, title, created_at, updated_at)
-    SELECT teacher_id, 'google_disconnected', id, 'google-disconnected/' || id || '/' || extract(epoch FROM cast(:now AS timestamptz)),
+    SELECT teacher_id, 'google_disconnected', id,
+           'google-disconnected/' || id || '/' || extract(epoch FROM cast(:now AS timestamptz)),
            'Google no longer accepts the connection; connect again, and what waits will go on', :now, :now
     FROM revoked
     ON CONFLICT (dedup_key) DO NOTHING
