@@ -294,8 +294,9 @@ def test_completion_finds_its_lessons_by_their_key(world: OneShotWorld) -> None:
     """However many there are: a scan of the table for each batch would not do."""
     ids = _large_table(world)
     with world.database.transaction() as connection:
+        before = connection.scalar(_ROWS_SCANNED)
         assert complete(connection, ids[:100], world.clock.now).completed == 100
-        assert connection.scalar(_ROWS_SCANNED) == 0
+        assert connection.scalar(_ROWS_SCANNED) == before
 
 
 def test_its_event_file_is_understood(world: OneShotWorld) -> None:
