@@ -45,7 +45,7 @@ def demonstrate(home: Home, seed: int) -> int:
     running = Running(home)
     try:
         CONSOLE.print()
-        with running.without_sweeps():
+        with running.without_rules():
             term = prepare(running, seed)
             CONSOLE.print()
             is_right = play(running, term, CONSOLE)

@@ -26,6 +26,9 @@ STATEMENT_TIMEOUT: Final = timedelta(minutes=2)
 ANSWER_TIMEOUT: Final = 120  # seconds
 SENDERS: Final = 8
 PAUSE: Final = 0.25  # seconds between two looks
+RINGING_OFTEN: Final = ("tutoring.session-sweep", "tutoring.message-sweep", "tutoring.calendar-sync")
+"""Rung every 5 or 15 minutes."""
+
 BOUND: Final = timedelta(minutes=10)
 """The demo ends by itself after this long, whatever hangs."""
 
@@ -192,12 +195,9 @@ class Running:
         return state, datetime.fromtimestamp(float(opened), UTC) if opened else None
 
     @contextmanager
-    def without_sweeps(self) -> Iterator[None]:
-        """Switch the sweeps' rules off for as long as this lasts.
-
-        Every 15 minutes they do what the acts are about to show, and set the schedules of thousands of lessons.
-        """
-        rules = [self.names.resource_name(job) for job in ("tutoring.session-sweep", "tutoring.message-sweep")]
+    def without_rules(self) -> Iterator[None]:
+        """Switch off, for as long as this lasts, the rules that would do what the acts are about to show."""
+        rules = [self.names.resource_name(job) for job in RINGING_OFTEN]
         events = self.client("events")
         try:
             for rule in rules:

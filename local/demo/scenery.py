@@ -28,7 +28,7 @@ def prepare(running: Running, seed: int) -> Term:
         removed = clear_services(running)
         with running.database.transaction() as connection:
             empty(connection)
-        current.note = f"tables, queues and {removed} of an earlier demo" if removed else "tables and queues"
+        current.note = f"tables, queues, {removed} of an earlier demo" if removed else "tables and queues"
     with step("Term") as current:
         made = term(seed, TEACHERS, STUDENTS, SESSIONS, datetime.now(UTC), secret_prefix=f"{running.stack}/google/")
         zones = {teacher["timezone"] for teacher in made.rows[tutoring.teachers]}
@@ -59,7 +59,7 @@ def clear_services(running: Running) -> str:
         for item in page["Items"]:
             dynamodb.delete_item(TableName=table, Key=item)
     running.google("POST", "reset")
-    return count(removed, "one-shot schedule") if removed else ""
+    return count(removed, "schedule") if removed else ""
 
 
 def remove_schedules(running: Running, prefix: str) -> int:
