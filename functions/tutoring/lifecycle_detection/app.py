@@ -103,8 +103,8 @@ WITH zone AS MATERIALIZED (
 student AS MATERIALIZED (
     SELECT student.id, student.teacher_id, student.name, student.created_at, student.last_activity_at,
            CASE WHEN teacher.timezone = ANY (:zones) THEN teacher.timezone ELSE 'UTC' END AS zone,
-           least(coalesce(setting.gap_days, :gap_days), 36500) AS gap_days,
-           least(coalesce(setting.churn_days, :churn_days), 36500) AS churn_days,
+           coalesce(setting.gap_days, :gap_days) AS gap_days,
+           coalesce(setting.churn_days, :churn_days) AS churn_days,
            least(coalesce(setting.expiring_days, :expiring_days), 36500) AS expiring_days,
            least(coalesce(setting.streak_weeks, :streak_weeks), 52) AS streak_weeks
     FROM tutoring.students AS student

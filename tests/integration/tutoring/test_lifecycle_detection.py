@@ -395,6 +395,7 @@ class TestStreak:
             ([(2026, 12, 14), (2026, 12, 21), (2027, 1, 3), (2027, 1, 4)], "2026-W51"),
             # 2024 has 52; 30 December 2024 is a day of 2025-W01.
             ([(2024, 12, 18), (2024, 12, 29), (2024, 12, 30), (2025, 1, 6)], "2024-W51"),
+            ([(2024, 12, 30), (2025, 1, 6), (2025, 1, 13), (2025, 1, 20)], "2025-W01"),
         ],
     )
     def test_weeks_around_new_year_follow_each_other(
@@ -410,6 +411,23 @@ class TestStreak:
         weekly(make, student, *days)
         detect(days[-1] + DAY)
         assert signals("streak") == [("streak", period)]
+
+    def test_weeks_before_it_without_a_completed_lesson_are_no_part_of_it(
+        self, make: Make, student: Row[Any], detect: Detect, signals: Signals
+    ) -> None:
+        weekly(make, student, *(MORNING - n * WEEK for n in (1, 2, 3, 4)))
+        weekly(make, student, MORNING - 5 * WEEK, status="cancelled")
+        weekly(make, student, MORNING - 6 * WEEK)
+        detect()
+        assert signals("streak") == [("streak", "2026-W06")]
+
+    @pytest.mark.parametrize(("zone", "stands"), [("America/New_York", True), ("Europe/Madrid", False)])
+    def test_a_week_is_over_when_it_is_over_where_the_teacher_is(
+        self, make: Make, detect: Detect, signals: Signals, zone: str, stands: bool
+    ) -> None:
+        weekly(make, make.student(make.teacher(timezone=zone)), *(MORNING + DAY - n * WEEK for n in (1, 2, 3, 4)))
+        detect(datetime(2026, 3, 9, 2, 0, tzinfo=UTC))  # Sunday evening in New York, Monday in Madrid
+        assert bool(signals("streak")) is stands
 
     def test_a_week_begins_on_the_teachers_monday(
         self, make: Make, detect: Detect, signals: Signals, stored: Stored
