@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from botocore.exceptions import ClientError, FlexibleChecksumError
 from sqlalchemy import Row, text
 
 from functions.platform.audit_cleanup import app
@@ -246,6 +247,21 @@ def test_a_record_archived_years_ago_is_deleted_when_its_time_is_over(
 # An archive that cannot be trusted
 
 
+class Faulty:
+    """S3, of which an operation fails from its n-th call on."""
+
+    def __init__(self, s3: Any, operation: str, at: int, error: Exception | None = None) -> None:
+        self._s3, self._operation, self._left = s3, operation, at
+        self._error = error or ClientError({"Error": {"Code": "ServiceUnavailable"}}, operation)
+
+    def __getattr__(self, operation: str) -> Any:
+        if operation == self._operation:
+            self._left -= 1
+            if self._left <= 0:
+                raise self._error
+        return getattr(self._s3, operation)
+
+
 def _delete(archive: Archive, key: str) -> None:
     archive.s3.delete_object(Bucket=archive.bucket, Key=key)
 
@@ -296,6 +312,18 @@ def test_what_is_not_in_the_archive_as_it_was_is_not_deleted(
     assert (result["archived"]["student"], result["deleted"]["student"], result["unverified"]) == (1, 1, 0)
 
 
+def test_what_s3_itself_finds_damaged_is_not_deleted(
+    make: Make, clean: Clean, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make.audit_log(tier="general", occurred_at=NOW - timedelta(days=400))
+    error = FlexibleChecksumError(error_msg="Expected checksum a did not match calculated checksum: b")
+    faulty = Faulty(clients.client("s3"), "get_object", at=1, error=error)
+    real = clients.client
+    monkeypatch.setattr(clients, "client", lambda service: faulty if service == "s3" else real(service))
+    assert clean().result["unverified"] == 1
+    assert left() == {record.id}
+
+
 def test_what_arrives_in_the_archive_as_something_else_is_not_deleted(
     make: Make, clean: Clean, left: Left, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,22 +365,6 @@ def test_a_name_that_no_run_has_written_counts_as_not_archived(make: Make, clean
         make.audit_log(tier="student", occurred_at=NOW - timedelta(days=1200), archived_to=name)
     assert clean().result["unverified"] == 3
     assert [row.archived_to for row in stored(audit_logs)] == [None, None, None]
-
-
-class Faulty:
-    """S3, of which the n-th call of an operation fails."""
-
-    def __init__(self, s3: Any, operation: str, at: int) -> None:
-        self._s3, self._operation, self._left = s3, operation, at
-
-    def __getattr__(self, operation: str) -> Any:
-        if operation == self._operation:
-            self._left -= 1
-            if self._left <= 0:
-                from botocore.exceptions import ClientError
-
-                raise ClientError({"Error": {"Code": "ServiceUnavailable"}}, operation)
-        return getattr(self._s3, operation)
 
 
 @pytest.mark.parametrize("operation", ["put_object", "get_object"])
@@ -540,7 +552,7 @@ def test_a_time_without_end_does_not_stop_the_run(make: Make, clean: Clean, left
             text("INSERT INTO platform.audit_logs (tier, action, occurred_at) VALUES ('general', 'odd', '-infinity')")
         )
     make.audit_log(tier="general", occurred_at=NOW - timedelta(days=400))
-    clean()
+    assert clean().result["unverified"] == 0
     assert len(left()) == 1
 
 

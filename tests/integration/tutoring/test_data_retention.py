@@ -106,6 +106,7 @@ def test_each_teacher_s_own_threshold_holds(make: Make, retain: Retain, stored: 
         make.student(teacher, last_activity_at=NOW - 31 * DAY)
     also_gone = make.student(default, last_activity_at=NOW - 800 * DAY)
     make.student(patient, last_activity_at=NOW - 800 * DAY)
+    make.student(default, last_activity_at=NOW - 730 * DAY)
     retain()
     assert erased(stored) == {gone.id, also_gone.id}
 
