@@ -31,6 +31,7 @@ pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.google",
     "tests.fixtures.one_shots",
+    "tests.fixtures.processes",
     "tests.fixtures.waitlist",
 ]
 

@@ -1,8 +1,8 @@
 """What the end-to-end tests stand on: the whole stack, deployed once, with IAM enforced.
 
-They run one after the other, in one process, since a test may stop the database or open a circuit. What takes minutes
-(a schedule's time to come, an attempt's backoff) is begun when the stack is up, by session fixtures whose names begin
-with `begun_`; tests that use one come last.
+They run one after the other in one process (`tests/fixtures/processes.py`), since a test may stop the database. What
+takes minutes (a schedule's time to come, an attempt's backoff) is begun when the stack is up, by session fixtures whose
+names begin with `begun_`; tests that use one come last.
 
 While you write a test, `KEEP_STACK=1` leaves the stack running and takes it up again with what has changed.
 """
@@ -39,26 +39,23 @@ __all__ = [  # fixtures, which have to be here to be found
 
 NAME = "end-to-end"
 BEGUN = "begun_"
-INTERRUPTIBLE = "interruptible"
+LAST = ("interruptible", "whole_log")
+"""Fixtures of tests that come last of all: they disturb what others have begun, or look back at them."""
 FOLDER = CHECKOUT / ".local" / NAME
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts all of these tests into one process, and those that look at what has been begun at its end.
-
-    The others come first, so that a run of all tests tells soon what is wrong.
-    """
-    for item in items:
-        if "end_to_end" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(NAME))
+    """Puts these tests behind all others, which are quicker, and those last that look at what has been begun."""
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:
     if "end_to_end" not in item.path.parts:
         return 0
-    return 3 if INTERRUPTIBLE in getattr(item, "fixturenames", ()) else 2 if _begun(item) else 1
+    names = getattr(item, "fixturenames", ())
+    last = [turn for turn, name in enumerate(LAST, start=3) if name in names]
+    return max(last, default=2 if _begun(item) else 1)
 
 
 def _begun(item: pytest.Item) -> list[str]:

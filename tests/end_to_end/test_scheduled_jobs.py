@@ -113,8 +113,12 @@ def test_message_sweep_fires_what_was_forgotten_and_has_schedules_set(stack: Sta
     assert eventually(lambda: stack.one_shot(f"message-{unscheduled.id}"), "schedule")
 
 
-def test_lifecycle_detection_tells_the_teacher_of_a_gap_once(stack: Stack, make: Make, now: datetime) -> None:
-    student = make.student()
+@pytest.mark.parametrize("zone", ["America/New_York", "Mars/Olympus_Mons"])
+def test_lifecycle_detection_tells_the_teacher_of_a_gap_once(
+    stack: Stack, make: Make, now: datetime, zone: str
+) -> None:
+    """Also one whose time zone does not exist, which keeps nobody else from being told."""
+    student = make.student(make.teacher(timezone=zone))
     make.session(student, ends_at=now - timedelta(days=20), status="completed")
     run(stack, "tutoring.lifecycle-detection")
     run(stack, "tutoring.lifecycle-detection")
