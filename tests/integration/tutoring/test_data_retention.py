@@ -226,16 +226,20 @@ def test_an_overdue_request_raises_an_alert_once(
     assert len(stored(teacher_notifications)) == 1
 
 
-def test_the_alert_comes_before_the_erasure(
+def test_the_alert_comes_before_the_erasure_and_not_again_when_that_failed(
     make: Make, retain: Retain, stored: Stored, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make.erasure_request()
-    monkeypatch.setattr(erasure, "replace_personal", _refuse)
-    with pytest.raises(JobFailed):
-        retain()
-    assert "erasure requests are overdue" in caplog.messages
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "replace_personal", _refuse)
+        with pytest.raises(JobFailed):
+            retain()
+    assert caplog.messages.count("erasure requests are overdue") == 1
     assert erased(stored) == set()
     assert stored(erasure_requests)[0].status == "open"
+    assert retain().result["requests_overdue"] == 0
+    assert caplog.messages.count("erasure requests are overdue") == 1
+    assert stored(erasure_requests)[0].status == "done"
 
 
 # What is personal
