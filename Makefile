@@ -39,7 +39,7 @@ lint: .venv/dev/.ready  ## Check style, types and the imports between packages
 	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy . && PYTHONPATH=.:shared $(dev)/bin/lint-imports
 
 bench: $(stack) build  ## Measure; the table is kept in benchmarks/RESULTS.md
-	@$(python) -m benchmarks
+	@PYTHONPATH=.:shared $(python) -m benchmarks $(ARGS)
 
 build: $(stack)  ## Build the layers and functions for this machine's processor
 	@$(python) -m local build
