@@ -71,11 +71,11 @@ def _kept() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The machine in a few words: processor, cores, memory, Python and PostgreSQL."""
+    """The machine in a few words, and how busy it was: whatever else ran on it slowed what was measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, "
-        f"Python {platform.python_version()}, PostgreSQL {_postgres()}"
+        f"Python {platform.python_version()}, PostgreSQL {_postgres()}, load average {os.getloadavg()[1]:.1f}"
     )
 
 
