@@ -76,14 +76,16 @@ def open_calendar_circuit(google: Google) -> Iterator[None]:
 
 def test_copy_waits_for_an_open_circuit_and_closes_it(stack: Stack, google: Google, open_drive_circuit: None) -> None:
     wanted = copy_that_waits(stack, google)
-    assert not google.requests(wanted.account), "an open circuit lets nothing through"
     wanted.copied(stack, patience=90)
     assert len(google.copies(wanted.account)) == 1
     assert google.circuit("google-drive") == "CLOSED"
 
 
 def copy_that_waits(stack: Stack, google: Google) -> Material:
-    """A copy that is asked for after the functions have seen that the circuit is open: their view is seconds old."""
+    """A copy of which Google was asked nothing, since the circuit is open.
+
+    The functions' view of it is seconds old: some copies are made, or looked up and then not made, before they see it.
+    """
 
     def look() -> Material | None:
         wanted = material(google)
@@ -91,9 +93,9 @@ def copy_that_waits(stack: Stack, google: Google) -> Material:
         (copy,) = eventually(
             lambda: stack.rows(drive_file_copies, resource_id=wanted.resource.id, claimed_by=None), "attempt"
         )
-        return wanted if copy.status == "pending" else None
+        return wanted if copy.status == "pending" and not google.requests(wanted.account) else None
 
-    found = eventually(look, "copy that waits")
+    found = eventually(look, "copy of which an open circuit lets nothing through")
     assert found is not None
     return found
 
