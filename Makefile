@@ -89,14 +89,17 @@ if [ -z "$$found" ]; then \
 fi;
 endef
 
-requirements := layers/runtime/requirements.in layers/google/requirements.in layers/migrations/requirements.in \
+layered := layers/google/requirements.in layers/migrations/requirements.in layers/notifications/requirements.in \
+	layers/operations/requirements.in
+requirements := layers/runtime/requirements.in $(layered) \
 	requirements/bootstrap.in requirements/emulator.in requirements/sam.in requirements/checkov.in requirements/dev.in
 compile = .venv/bootstrap/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--python-version 3.13 --python-platform x86_64-manylinux_2_28
 # A layer holds what the runtime layer doesn't, and the tests run on the very versions of the layers.
-options = $(if $(filter layers/google/% layers/migrations/% requirements/dev.in,$(1)),-c layers/runtime/requirements.txt) \
-	$(if $(filter requirements/dev.in,$(1)),-c layers/google/requirements.txt -c layers/migrations/requirements.txt) \
-	$(if $(filter layers/migrations/%,$(1)),--no-emit-package sqlalchemy --no-emit-package typing-extensions)
+options = $(if $(filter $(layered) requirements/dev.in,$(1)),-c layers/runtime/requirements.txt) \
+	$(if $(filter requirements/dev.in,$(1)),$(foreach layer,$(layered),-c $(layer:.in=.txt))) \
+	$(if $(filter $(layered),$(1)),$(foreach package,$(in_runtime),--no-emit-package $(package)))
+in_runtime := sqlalchemy typing-extensions python-dateutil six
 
 .PHONY: up down status logs invoke demo test lint bench build lock clean help
 .PRECIOUS: .venv/%/.ready

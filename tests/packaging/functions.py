@@ -23,6 +23,8 @@ LAYERS: Final = {
     "RuntimeLayer": BUILT / "RuntimeLayer",
     "SchoolbellLayer": BUILT / "SchoolbellLayer",
     "MigrationsLayer": BUILT / "Platform" / "MigrationsLayer",
+    "NotificationsLayer": BUILT / "Platform" / "NotificationsLayer",
+    "OperationsLayer": BUILT / "Platform" / "OperationsLayer",
     "GoogleLayer": BUILT / "Tutoring" / "GoogleLayer",
 }
 FIND_IMPORTS: Final = Path(__file__).with_name("find_imports.py")

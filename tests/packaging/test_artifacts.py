@@ -23,6 +23,8 @@ PINNED: Final = {
     "RuntimeLayer": "layers/runtime/requirements.txt",
     "GoogleLayer": "layers/google/requirements.txt",
     "MigrationsLayer": "layers/migrations/requirements.txt",
+    "NotificationsLayer": "layers/notifications/requirements.txt",
+    "OperationsLayer": "layers/operations/requirements.txt",
 }
 
 each_function = pytest.mark.parametrize("function", built_functions(), ids=str)

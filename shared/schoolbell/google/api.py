@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from schoolbell.google.credentials import Tokens
 from schoolbell.google.errors import NeverWorks, Revoked, Unavailable, error_of
-from schoolbell.google.http import Answer, Http, NoAnswer, checked_url
+from schoolbell.https import Answer, Http, NoAnswer, checked_url
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from schoolbell.google.api import Api, Json, Request, as_body, circuit
 from schoolbell.google.credentials import tokens_of
 from schoolbell.google.errors import Conflict, Gone
-from schoolbell.google.http import shared_http
+from schoolbell.https import shared_http
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
 from schoolbell.resilience.rate_limiter import Budget, RateLimiter

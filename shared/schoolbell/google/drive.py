@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schoolbell.google.api import Api, Request, as_body, circuit
 from schoolbell.google.credentials import tokens_of
 from schoolbell.google.errors import Gone, Unavailable, error_of
-from schoolbell.google.http import Answer, shared_http
+from schoolbell.https import Answer, shared_http
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
 from schoolbell.resilience.rate_limiter import Budget, RateLimiter

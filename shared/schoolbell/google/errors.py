@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from schoolbell.google.http import Answer
+from schoolbell.https import Answer
 
 LONGEST_RETRY_AFTER = timedelta(days=1)
 """The quotas that last longest are a day's."""

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from schoolbell.google import http
+from schoolbell import https
 from schoolbell.google.calendar import GoogleCalendar, calendar_of
 from schoolbell.google.drive import GoogleDrive, drive_of
 from schoolbell.settings import Settings
@@ -37,5 +37,5 @@ def drive(settings: Settings, account: str) -> GoogleDrive:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that waits for an answer for a tenth of a second."""
-    impatient = http.PooledHttp(read=timedelta(seconds=0.1))
+    impatient = https.PooledHttp(read=timedelta(seconds=0.1))
     monkeypatch.setattr("schoolbell.google.calendar.shared_http", lambda: impatient)

@@ -19,7 +19,7 @@ from schoolbell.database.tables import metadata, personal_columns, platform, stu
 from tests.factories import Make
 from tests.fixtures.database import open_database
 
-HEAD = "0001"
+HEAD = "0004"
 SCHEMAS = ("platform", "tutoring")
 RESTRICT_VIOLATION = "23001"
 
@@ -159,7 +159,7 @@ def test_the_next_migration_is_written_from_what_is_declared(scratch: Database, 
         connection.execute(text("CREATE TABLE elsewhere.of_another_application (id int)"))
     with scratch.engine.connect() as connection:
         written = generate(connection, "give leases back", tmp_path)
-    assert written.name == "0002_give_leases_back.py"
+    assert written.name == f"{int(HEAD) + 1:04}_give_leases_back.py"
     assert written.read_text().startswith('"""Give leases back."""')
     assert f'down_revision = "{HEAD}"' in written.read_text()
     assert written.read_text().count("op.create_table") == 1

@@ -16,7 +16,7 @@ from schoolbell.google.errors import (
     error_of,
     reason_of,
 )
-from schoolbell.google.http import Answer
+from schoolbell.https import Answer
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 

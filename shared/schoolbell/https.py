@@ -24,7 +24,7 @@ class Answer:
     body: bytes
 
 
-class NoAnswer(Exception):  # raised by an `Http`, and never seen outside this package
+class NoAnswer(Exception):
     """There was no connection, or no answer in time."""
 
 

@@ -1,0 +1,8 @@
+"""Operations of the platform."""
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Nothing yet."""
