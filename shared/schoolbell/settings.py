@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +30,9 @@ class Settings(BaseModel):
     google_calendar_calls_overall: int = Field(default=5_000, ge=3)
     google_drive_calls_per_teacher: int = Field(default=300, ge=1)
     google_drive_calls_overall: int = Field(default=3_000, ge=1)
+    email_provider: Literal["ses", "sendgrid"] = "ses"
+    sms_provider: Literal["sns", "twilio"] = "sns"
+    push_provider: Literal["fcm"] = "fcm"
 
     def resource_name(self, job: str) -> str:
         """The name that a job's function, queue and schedule share.
