@@ -24,4 +24,11 @@ class NotNow(DeliveryError):
 
 
 class Unwell(DeliveryError):
-    """No answer, a 5xx or garbage: the provider may have accepted the message or not."""
+    """The provider can't take messages: no connection, or a 5xx. It did not accept this one."""
+
+
+class Uncertain(Unwell):
+    """Nobody knows whether the provider accepted the message: no answer once it was sent, or one that is garbage.
+
+    Sent again it may arrive twice, unless the provider honours the key; so that is done once, and no more.
+    """

@@ -42,6 +42,10 @@ class Provider(Protocol):
     def channel(self) -> Channel:
         """The channel that it serves."""
 
+    @property
+    def honours_key(self) -> bool:
+        """Whether it takes a message that it gets twice with the same key as one."""
+
     def send(self, message: Outgoing) -> str:
         """Hands one message over and returns the provider's id of it.
 
@@ -49,7 +53,8 @@ class Provider(Protocol):
             Rejected: the message can never pass.
             Unregistered: nor can any other to this push token.
             NotNow: the provider takes no more for the moment.
-            Unwell: no answer that says whether it was accepted.
+            Unwell: the provider can't take messages, and did not take this one.
+            Uncertain: it may have taken it.
         """
 
 
