@@ -75,6 +75,8 @@ class JobContext:
     """Tells how long the invocation may still take."""
     request_id: str
     scheduled_for: datetime | None = None
+    time_zone: str | None = None
+    """The IANA time zone whose turn it is, where the job runs by time zone; see docs/time-zones.md."""
     dry_run: bool = False
     attempt: int = 1
     phases: dict[str, Progress] = field(default_factory=dict)

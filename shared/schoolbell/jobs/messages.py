@@ -19,6 +19,12 @@ RETRY = Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=15))
 FIRST_ID = "first-message-id"
 """The attribute that keeps a message's first id when it is sent again, which gives it a new one."""
 
+REASON = "reason"
+"""The attribute of a discarded message's copy that says why it can never pass."""
+
+RECORDED_AS = "recorded-as"
+"""The attribute of a discarded message's copy that names its record in `platform.dead_letters` by its message id."""
+
 ATTRIBUTES_A_MESSAGE = 10
 
 
@@ -145,19 +151,18 @@ def send_to_dead_letter_queue(queue_url: str, messages: Iterable[tuple[Received,
     """Puts copies of messages on the dead-letter queue with the reason, and returns the ids of those that it took."""
     return _send(
         queue_url,
-        [
-            (
-                message,
-                {
-                    "MessageAttributes": {
-                        **dict(list(message.attributes.items())[:9]),
-                        "reason": {"DataType": "String", "StringValue": reason},
-                    }
-                },
-            )
-            for message, reason in messages
-        ],
+        [(message, {"MessageAttributes": _with_reason(message, reason)}) for message, reason in messages],
     )
+
+
+def _with_reason(message: Received, reason: str) -> dict[str, dict[str, Any]]:
+    """A message's attributes as its dead copy has them; the two that say why take the place of its last if need be."""
+    why = {REASON: reason, RECORDED_AS: message.id}
+    others = [(name, value) for name, value in message.attributes.items() if name not in why]
+    return {
+        **dict(others[: ATTRIBUTES_A_MESSAGE - len(why)]),
+        **{name: {"DataType": "String", "StringValue": value} for name, value in why.items()},
+    }
 
 
 def _send(queue_url: str, messages: Sequence[tuple[Received, dict[str, Any]]]) -> set[str]:

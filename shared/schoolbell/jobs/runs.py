@@ -6,8 +6,9 @@
              Lambda tries again,   │   ▼
              or the lock expired   └─ failed
 
-A scheduled time has one run, however often it is delivered. The run is locked until its invocation must have ended;
-Lambda's own retry (which has the same request id, and comes after the earlier try ended) need not wait for that.
+A scheduled time has one run (in each time zone, where a job runs by zone), however often it is delivered. The run is
+locked until its invocation must have ended; Lambda's own retry (which has the same request id, and comes after the
+earlier try ended) need not wait for that. A run that died is marked as timed_out by the watchdog, and may go on.
 """
 
 import json
@@ -36,9 +37,11 @@ class Run:
     scheduled_for: datetime | None = None
     dry_run: bool = False
     data: dict[str, Any] | None = None
+    time_zone: str = ""
+    """The IANA time zone whose turn it is, where the job runs by time zone."""
 
 
-_RETURNING = "RETURNING run.id, run.attempt, run.cursor, run.scheduled_for, run.dry_run, run.data"
+_RETURNING = "RETURNING run.id, run.attempt, run.cursor, run.scheduled_for, run.dry_run, run.data, run.time_zone"
 
 _AGAIN = """
     SET status = 'running', attempt = run.attempt + 1, request_id = excluded.request_id,
@@ -49,13 +52,13 @@ _AGAIN = """
 
 _INSERT = """
     INSERT INTO platform.job_runs AS run
-        (id, job, trigger, scheduled_for, request_id, started_at, locked_until, dry_run, data)
-    VALUES (:id, :job, :trigger, :scheduled_for, :request_id, :now, :locked_until, :dry_run, :data)
+        (id, job, trigger, scheduled_for, time_zone, request_id, started_at, locked_until, dry_run, data)
+    VALUES (:id, :job, :trigger, :scheduled_for, :time_zone, :request_id, :now, :locked_until, :dry_run, :data)
 """
 
-_CLAIM_SCHEDULED = text(f"{_INSERT} ON CONFLICT (job, scheduled_for) DO UPDATE {_AGAIN} {_RETURNING}").bindparams(
-    bindparam("data", type_=JSONB(none_as_null=True))
-)
+_CLAIM_SCHEDULED = text(
+    f"{_INSERT} ON CONFLICT (job, scheduled_for, time_zone) DO UPDATE {_AGAIN} {_RETURNING}"
+).bindparams(bindparam("data", type_=JSONB(none_as_null=True)))
 _CLAIM_MANUAL = text(
     f"{_INSERT} ON CONFLICT (job, request_id) WHERE trigger = 'manual' DO UPDATE {_AGAIN} {_RETURNING}"
 ).bindparams(bindparam("data", type_=JSONB(none_as_null=True)))
@@ -63,8 +66,9 @@ _CLAIM_MANUAL = text(
 _CLAIM_CONTINUED = text(
     f"""
     UPDATE platform.job_runs AS run
-    SET locked_until = :locked_until, request_id = :request_id
-    WHERE run.id = :id AND run.job = :job AND run.status = 'running'
+    SET status = 'running', locked_until = :locked_until, request_id = :request_id,
+        attempt = CASE status WHEN 'running' THEN attempt ELSE attempt + 1 END, error = NULL, finished_at = NULL
+    WHERE run.id = :id AND run.job = :job AND run.status IN ('running', 'timed_out')
       AND (run.request_id = :request_id OR run.locked_until IS NULL OR run.locked_until <= :now)
     {_RETURNING}
     """  # noqa: S608 - made of this module's constants
@@ -82,6 +86,7 @@ def claim(
     locked_until: datetime,
     dry_run: bool = False,
     data: dict[str, Any] | None = None,
+    time_zone: str = "",
 ) -> Run | None:
     """Starts a run, or goes on with one that failed or died; `None` if it is done, or somebody is at it."""
     row = connection.execute(
@@ -96,6 +101,7 @@ def claim(
             "locked_until": locked_until,
             "dry_run": dry_run,
             "data": data,
+            "time_zone": time_zone,
         },
     ).first()
     return Run(*row) if row else None
@@ -104,7 +110,7 @@ def claim(
 def claim_continued(
     connection: Connection, job: str, run: UUID, *, request_id: str, now: datetime, locked_until: datetime
 ) -> Run | None:
-    """Goes on with a run that handed on to itself; `None` if another invocation was faster."""
+    """Goes on with a run that handed on to itself or was sent on when it died; `None` if another was faster."""
     row = connection.execute(
         _CLAIM_CONTINUED,
         {"id": run, "job": job, "request_id": request_id, "now": now, "locked_until": locked_until},

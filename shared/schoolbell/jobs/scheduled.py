@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StrictBool, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext, Progress
@@ -36,7 +36,8 @@ class _Continuation(BaseModel):
 class _Occurrence(BaseModel):
     model_config = ConfigDict(extra="forbid")
     scheduled_for: AwareDatetime
-    trigger: str = "schedule"
+    trigger: Literal["schedule", "catch-up"] = "schedule"
+    time_zone: str = Field(default="", pattern=r"^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$", max_length=50)
 
 
 class _Rung(BaseModel):
@@ -53,6 +54,7 @@ class _Occasion:
 
     trigger: str = "manual"
     scheduled_for: datetime | None = None
+    time_zone: str = ""
     continues: UUID | None = None
     dry_run: bool = False
     data: dict[str, Any] | None = None
@@ -115,6 +117,7 @@ class ScheduledJob:
             remaining=lambda: remaining_time(context),
             request_id=context.aws_request_id,
             scheduled_for=run.scheduled_for,
+            time_zone=run.time_zone or None,
             dry_run=run.dry_run,
             attempt=run.attempt,
             phases={name: Progress(**stored) for name, stored in (run.cursor or {}).items()},
@@ -162,6 +165,7 @@ class ScheduledJob:
                 locked_until=locked_until,
                 dry_run=occasion.dry_run,
                 data=occasion.data,
+                time_zone=occasion.time_zone,
             )
 
     def _take_lease(self, on: Runtime, job: JobContext) -> bool:
@@ -202,7 +206,8 @@ class ScheduledJob:
                 return self._rung(event)
             if "scheduled_for" in event:
                 occurrence = _Occurrence.model_validate(event)
-                return _Occasion(occurrence.trigger, occurrence.scheduled_for.astimezone(UTC))
+                at = occurrence.scheduled_for.astimezone(UTC)
+                return _Occasion(occurrence.trigger, at, occurrence.time_zone)
             return self._manual(dict(event))
         except ValidationError as error:
             raise InvalidEvent(f"{self.name}: {in_one_line(error)}") from None

@@ -116,6 +116,30 @@ def test_an_invalid_message_is_recorded_and_dead_at_once_with_the_field(
     (dead,) = queues.messages(JOB, dead=True)
     assert dead["Body"] == body
     assert dead["MessageAttributes"]["reason"]["StringValue"].startswith(reason)
+    assert dead["MessageAttributes"]["recorded-as"]["StringValue"] == letter.message_id
+
+
+def test_a_redriven_message_that_is_discarded_again_names_its_new_record(
+    perform: Performer, queues: Queues, stored: Stored
+) -> None:
+    perform(ring, {"times": -1})
+    (first,) = queues.messages(JOB, dead=True)
+    event = sqs_event([first["Body"]])
+    event["Records"][0]["messageAttributes"] = {
+        name: {"dataType": "String", "stringValue": value["StringValue"]}
+        for name, value in (first["MessageAttributes"] | _attributes(8)).items()
+    }
+    perform(ring, event=event)
+    (second,) = queues.messages(JOB, dead=True)
+    assert len(second["MessageAttributes"]) == 10
+    assert second["MessageAttributes"]["recorded-as"]["StringValue"] == event["Records"][0]["messageId"]
+    assert {letter.message_id for letter in stored(dead_letters)} == {
+        dead["MessageAttributes"]["recorded-as"]["StringValue"] for dead in (first, second)
+    }
+
+
+def _attributes(number: int) -> dict[str, dict[str, str]]:
+    return {f"of-its-own-{n}": {"DataType": "String", "StringValue": "x"} for n in range(number)}
 
 
 def test_a_discarded_message_is_dead_at_its_first_attempt(perform: Performer, queues: Queues, stored: Stored) -> None:

@@ -66,6 +66,24 @@ def test_every_clock_means_the_same_time(perform: Performer, database: Database,
     assert chimes(database) == 1
 
 
+def test_a_scheduled_time_has_one_run_in_each_time_zone(
+    perform: Performer, database: Database, stored: Stored, now: datetime
+) -> None:
+    zones: list[str | None] = []
+
+    @scheduled_job(JOB)
+    def dawn(job: JobContext) -> None:
+        zones.append(job.time_zone)
+
+    at = now.isoformat()
+    assert perform(dawn, event={"scheduled_for": at, "time_zone": "Europe/Madrid"}).status == "completed"
+    assert perform(dawn, event={"scheduled_for": at, "time_zone": "Europe/Paris"}).status == "completed"
+    assert perform(dawn, event={"scheduled_for": at, "time_zone": "Europe/Paris"}).status == "skipped"
+    assert perform(dawn, event={"scheduled_for": at}).status == "completed"
+    assert zones == ["Europe/Madrid", "Europe/Paris", None]
+    assert {run.time_zone for run in stored(job_runs)} == {"Europe/Madrid", "Europe/Paris", ""}
+
+
 def test_a_manual_run_is_a_run_of_its_own_but_its_retry_is_not(perform: Performer, database: Database) -> None:
     once = Invocation()
     assert perform(chime, data={}, invocation=once).status == "completed"
@@ -84,6 +102,8 @@ def test_a_manual_run_is_a_run_of_its_own_but_its_retry_is_not(perform: Performe
         ({"source": "aws.events"}, "time: Field required"),
         ({"source": "aws.events", "time": "yesterday"}, "time: Input should be a valid datetime"),
         ({"scheduled_for": "2026-03-02T10:00:00"}, "scheduled_for: Input should have timezone info"),
+        ({"scheduled_for": "2026-03-02T10:00:00Z", "trigger": "manual"}, "trigger: Input should be 'schedule' or"),
+        ({"scheduled_for": "2026-03-02T10:00:00Z", "time_zone": "Mars\nUTC"}, "time_zone: String should match pattern"),
         ({"loud": True}, "loud: Extra inputs are not permitted"),
         ({"dry_run": True}, "dry_run: this job has no dry run"),
         ({"dry_run": "yes"}, "dry_run: Input should be a valid boolean"),
@@ -293,6 +313,33 @@ def test_a_killed_run_goes_on_from_its_last_chunk(perform: Performer, database: 
     assert spelled(database) == [f"{n:02}" for n in range(6)]
     assert perform(killed_in_the_third, event=rule_event(now), invocation=first).result == {"words": 10, "chunks": 4}
     assert seen == [None, "02", "05", "05", "08", "09"]
+    assert spelled(database) == [f"{n:02}" for n in range(10)]
+
+
+def test_a_run_that_died_and_was_sent_on_goes_on_from_its_last_chunk(
+    perform: Performer, database: Database, stored: Stored, now: datetime
+) -> None:
+    fill(database)
+
+    @scheduled_job(JOB)
+    def dying(job: JobContext) -> None:
+        def step(connection: Any, cursor: Cursor) -> Chunk | None:
+            if cursor:
+                raise Killed
+            return spell(job, connection, cursor)
+
+        job.in_chunks(step)
+
+    with pytest.raises(Killed):
+        perform(dying, event=rule_event(now))
+    (died,) = stored(job_runs)
+    with database.transaction() as connection:
+        connection.execute(update(job_runs).values(status="timed_out", finished_at=now, error="died"))
+    sent_on = {"run_id": str(died.id)}
+    assert perform(spelling, event=sent_on, now=now + timedelta(hours=1)).result == {"words": 10, "chunks": 4}
+    (run,) = stored(job_runs)
+    assert (run.status, run.attempt, run.error) == ("completed", 2, None)
+    assert perform(spelling, event=sent_on, now=now + timedelta(hours=2)).status == "skipped"
     assert spelled(database) == [f"{n:02}" for n in range(10)]
 
 

@@ -28,7 +28,7 @@ RESTRICT_VIOLATION = "23001"
 CATALOGUE = text("""
 WITH ours AS (
     SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname IN ('platform', 'tutoring') AND c.relname NOT LIKE 'alembic_version%'
+    WHERE n.nspname IN ('platform', 'tutoring') AND c.relname NOT LIKE 'alembic_version%' AND c.relkind <> 'v'
 )
 SELECT name, 'constraint', conname, pg_get_constraintdef(k.oid) FROM ours JOIN pg_constraint k ON k.conrelid = ours.oid
 UNION ALL
@@ -85,7 +85,8 @@ def test_an_empty_database_gets_every_declared_table(scratch: Database) -> None:
     with scratch.transaction() as connection:
         found = connection.execute(
             text(
-                "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_schema = ANY(:s)"
+                "SELECT table_schema || '.' || table_name FROM information_schema.tables"
+                " WHERE table_schema = ANY(:s) AND table_type = 'BASE TABLE'"
             ),
             {"s": list(SCHEMAS)},
         ).scalars()

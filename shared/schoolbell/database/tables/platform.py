@@ -59,17 +59,19 @@ job_runs = Table(
     Column("data", JSONB(none_as_null=True)),  # what a manual run was given
     moment("heartbeat_at"),
     moment("locked_until"),
+    Column("time_zone", Text, nullable=False, server_default=""),  # whose morning it is, where a job runs by zone
+    moment("resumed_at"),  # when the watchdog last sent a run on whose invocation had died
     created_at(),
     updated_at(),
     one_of("trigger", "schedule", "queue", "delayed", "manual", "catch-up", "continuation", "task"),
     one_of("status", "running", "completed", "failed", "timed_out"),
-    UniqueConstraint("job", "scheduled_for"),
+    UniqueConstraint("job", "scheduled_for", "time_zone"),
     Index("uq_job_runs_manual", "job", "request_id", unique=True, postgresql_where=text("trigger = 'manual'")),
     Index("ix_job_runs_job_started_at", "job", "started_at"),
     Index("ix_job_runs_running", "locked_until", postgresql_where=text("status = 'running'")),
     Index("ix_job_runs_finished_at", "finished_at", postgresql_where=text("status <> 'running'")),
     schema="platform",
-    comment="One run for a job and a scheduled time; for a queue job, one an invocation",
+    comment="One run for a job and a scheduled time, by zone where it runs by zone; for a queue job, one an invocation",
 )
 
 outbox = Table(
@@ -114,12 +116,14 @@ dead_letters = Table(
     moment("resolved_at"),
     Column("resolution", Text),
     Column("resolved_by", Text),
+    moment("last_seen_at"),  # when the sweep last found the message on its dead-letter queue
     created_at(),
     updated_at(),
     one_of("reason", "failed", "discarded", "timed_out", "unknown"),
     one_of("resolution", "redriven", "dropped"),
     UniqueConstraint("queue", "message_id"),
     Index("ix_dead_letters_unresolved", "job", "dead_at", postgresql_where=text("resolved_at IS NULL")),
+    Index("ix_dead_letters_resolved_at", "resolved_at", postgresql_where=text("resolved_at IS NOT NULL")),
     schema="platform",
     info={"student": MENTION},
     comment="Why a message is on its dead-letter queue",
@@ -174,4 +178,44 @@ watermarks = Table(
     updated_at(),
     schema="platform",
     comment="Up to when a job that works on what has changed since its last run has seen the changes",
+)
+
+standing_alerts = Table(
+    "standing_alerts",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+    moment_of_writing("since"),
+    _count("changes"),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="Alerts that were raised and not resolved, so that each is told once, and again when it changes",
+)
+
+seen_schedules = Table(
+    "seen_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("shape", Text, nullable=False),
+    moment("since", required=True),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="Since when a schedule has been seen in its present shape: what was due before that is not missed",
+)
+
+zone_schedules = Table(
+    "zone_schedules",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("time_zone", Text, primary_key=True),
+    moment("in_use_at", required=True),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="When a time zone was last in use, for the jobs that have a schedule in each",
 )
