@@ -59,6 +59,10 @@ class Outbox:
         self._claim = uuid4()
         self._written = 0
 
+    def now(self) -> datetime:
+        """The time as the run's invocation goes on."""
+        return self._clock()
+
     def send(
         self,
         connection: Connection,

@@ -6,6 +6,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
+    DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -15,7 +18,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from schoolbell.database.tables import (
     MENTION,
@@ -61,6 +64,8 @@ job_runs = Table(
     moment("locked_until"),
     Column("time_zone", Text, nullable=False, server_default=""),  # whose morning it is, where a job runs by zone
     moment("resumed_at"),  # when the watchdog last sent a run on whose invocation had died
+    _count("counted"),  # how many of its attempts are in the statistics
+    Column("is_counted", Boolean, Computed("counted >= attempt", persisted=True)),
     created_at(),
     updated_at(),
     one_of("trigger", "schedule", "queue", "delayed", "manual", "catch-up", "continuation", "task"),
@@ -70,8 +75,74 @@ job_runs = Table(
     Index("ix_job_runs_job_started_at", "job", "started_at"),
     Index("ix_job_runs_running", "locked_until", postgresql_where=text("status = 'running'")),
     Index("ix_job_runs_finished_at", "finished_at", postgresql_where=text("status <> 'running'")),
+    Index("ix_job_runs_uncounted", "id", postgresql_where=text("NOT is_counted")),
     schema="platform",
     comment="One run for a job and a scheduled time, by zone where it runs by zone; for a queue job, one an invocation",
+)
+
+
+def _statistics() -> list[Column[Any]]:
+    """What is known of a job's runs in a period; see schoolbell.jobs.statistics."""
+    return [
+        *(_total(name) for name in ("runs", "failures", "timed_out", "items_done", "items_failed")),
+        Column("seconds", Double, nullable=False, server_default=text("0")),
+        Column("durations", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    ]
+
+
+def _total(name: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+job_statistics = Table(
+    "job_statistics",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    *_statistics(),
+    created_at(),
+    updated_at(),
+    Index("ix_job_statistics_hour", "hour"),
+    schema="platform",
+    comment="What the runs that ended in an hour came to, by job",
+)
+
+job_totals = Table(
+    "job_totals",
+    metadata,
+    Column("job", Text, primary_key=True),
+    *_statistics(),
+    created_at(),
+    updated_at(),
+    schema="platform",
+    comment="What all runs came to since the first, by job; it never goes down",
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("status", Text, nullable=False, server_default="triggered"),
+    Column("severity", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("details", JSONB(none_as_null=True)),
+    moment_of_writing("first_seen_at"),
+    moment_of_writing("last_seen_at"),
+    Column("occasions", Integer, nullable=False, server_default=text("1")),  # how often it was triggered since
+    moment_of_writing("changed_at"),  # when it last began or ended, by the sender's clock: what is older is late
+    moment("notified_at"),
+    moment("resolved_at"),
+    Column("told", JSONB, nullable=False, server_default=text("'{}'")),  # by channel, what it was told last
+    Column("claimed_by", Uuid),
+    moment("claimed_until"),
+    created_at(),
+    updated_at(),
+    one_of("status", "triggered", "resolved"),
+    one_of("severity", "critical", "warning", "info"),
+    Index("ix_alerts_standing", "last_seen_at", postgresql_where=text("status = 'triggered'")),
+    schema="platform",
+    comment="What is wrong, or was, and whom it was told",
 )
 
 outbox = Table(
