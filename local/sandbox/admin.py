@@ -12,7 +12,11 @@
 | `GET /sandbox/events?account=` | all events, also deleted ones (`"status": "cancelled"`) |
 | `POST /sandbox/faults` | makes requests fail; see `local.sandbox.world.Fault` |
 | `GET /sandbox/faults`, `DELETE /sandbox/faults`, `DELETE /sandbox/faults/<id>` | lists, clears |
-| `POST /sandbox/revoke`, `POST /sandbox/restore` `{"account"}` | takes an account's permission back, gives it again |
+| `POST /sandbox/revoke`, `POST /sandbox/restore` `{"account"}` | takes back what a key may, gives it again |
+| `GET /sandbox/messages?service=&to=` | what SendGrid, Twilio, FCM, PagerDuty and Slack were sent, oldest first |
+| `GET /sandbox/incidents` | PagerDuty's incidents, which events have opened and closed |
+| `POST /sandbox/service-accounts` | makes a service account of the Firebase project, and hands out its key |
+| `POST /sandbox/unregister` `{"token"}` | the device with this push token no longer has the application |
 | `GET /sandbox/requests` | how many requests there were, by operation and account, and how many failed on purpose |
 
 Faults, for example:
@@ -21,13 +25,15 @@ Faults, for example:
 * `{"method": "POST", "path": "/copy$", "status": 500, "effect": true, "times": 1}`: copied, but the answer is lost
 * `{"account": "...", "delay": 30}`: the client times out
 * `{"path": "^/token", "status": 503}`
+* `{"path": "^/sendgrid/", "disconnect": true, "effect": true, "times": 1}`: sent, and nobody is told
+* `{"path": "^/fcm/", "garbage": true}`: success, with a page that makes no sense
 """
 
 from typing import Any
 
 from pydantic import ValidationError
 
-from local.sandbox import oauth
+from local.sandbox import oauth, pagerduty
 from local.sandbox.messages import Call, Reply
 from local.sandbox.world import Fault, File, Store, World
 
@@ -69,6 +75,15 @@ def _answer(call: Call, segments: list[str], store: Store) -> Reply:
             return OK
         case "POST", ["restore"]:
             world.revoked.discard(call.json()["account"])
+            return OK
+        case "GET", ["messages"]:
+            return Reply(200, _messages(call, world))
+        case "GET", ["incidents"]:
+            return Reply(200, pagerduty.incidents(world))
+        case "POST", ["service-accounts"]:
+            return Reply(201, oauth.new_service_account(call, world))
+        case "POST", ["unregister"]:
+            world.unregistered.add(call.json()["token"])
             return OK
         case "GET", ["requests"]:
             return Reply(200, _requests(world))
@@ -116,6 +131,15 @@ def _requests(world: World) -> dict[str, Any]:
         "by_account": {account: dict(counts) for account, counts in world.requests_by_account.items()},
         "faulted": dict(world.faulted),
     }
+
+
+def _messages(call: Call, world: World) -> list[dict[str, Any]]:
+    wanted = {name: call.query[name] for name in ("service", "to") if name in call.query}
+    return [
+        sent.model_dump()
+        for sent in world.messages
+        if all(getattr(sent, name) == value for name, value in wanted.items())
+    ]
 
 
 def _is_wanted(account: str, call: Call) -> bool:

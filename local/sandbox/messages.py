@@ -39,13 +39,18 @@ class Call:
         Raises:
             Refusal: it is none.
         """
+        value = self.json_or_none()
+        if value is None:
+            raise Refusal(google_error(400, "parseError", "Parse Error"))
+        return value
+
+    def json_or_none(self) -> dict[str, Json] | None:
+        """The body as a JSON object, if it is one."""
         try:
             value = json.loads(self.body or b"{}")
         except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise Refusal(google_error(400, "parseError", "Parse Error"))
-        return value
+            return None
+        return value if isinstance(value, dict) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,45 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final, Protocol
 
-from local.sandbox import admin, calendar, drive, oauth
+from local.sandbox import admin, calendar, drive, fcm, oauth, pagerduty, sendgrid, slack, twilio
 from local.sandbox.messages import Call, Refusal, Reply, fault, google_error
-from local.sandbox.world import Fault, Store
+from local.sandbox.world import Fault, Store, World
 
 SAVE_EVERY = 1.0
 """Seconds between two looks at whether there is something to save."""
 
 HEALTHY = Reply(200, {"status": "ok"})
 NO_SUCH_PATH = google_error(404, "notFound", "Not Found")
+
+
+GARBAGE = Reply(200, b"<html><body>It works!</body></html>", {"Content-Type": "text/html"})
+
+
+class Service(Protocol):
+    """One of the services beside Google's; `segments` are the parts of the path after the service's name."""
+
+    def operation(self, method: str, segments: list[str], /) -> str | None:
+        """The name of the call; nothing if there is none."""
+
+    def caller(self, call: Call, segments: list[str], world: World, /) -> str | None:
+        """Whose key the call carries, good or not."""
+
+    def answer(self, call: Call, segments: list[str], world: World, /) -> Reply:
+        """Answers a call."""
+
+    def fault(self, status: int, reason: str | None, headers: dict[str, str], /) -> Reply:
+        """The error that a fault asks for, as the service puts it."""
+
+
+SERVICES: Final[dict[str, Service]] = {
+    "fcm": fcm,
+    "pagerduty": pagerduty,
+    "sendgrid": sendgrid,
+    "slack": slack,
+    "twilio": twilio,
+}
 
 
 class Disconnect(Exception):
@@ -54,8 +83,10 @@ class Sandbox:
         time.sleep(set_fault.delay)
         if set_fault.disconnect:
             raise Disconnect
+        if set_fault.garbage:
+            return GARBAGE
         if set_fault.status is not None:
-            return fault(set_fault.status, set_fault.reason, set_fault.retry_after)
+            return _failed(call, set_fault.status, set_fault)
         return happened or self._act(call, operation)
 
     def _act(self, call: Call, operation: str | None) -> Reply:
@@ -70,6 +101,9 @@ class Sandbox:
         world = self.store.world
         if operation == "token":
             return oauth.issue(call, world)
+        service = SERVICES.get(call.segments[0])
+        if service is not None:
+            return service.answer(call, call.segments[1:], world)
         account = oauth.account_of(call, world)
         if operation is None:
             return NO_SUCH_PATH
@@ -80,6 +114,9 @@ class Sandbox:
     def _account(self, call: Call, operation: str | None) -> str | None:
         if operation == "token":
             return oauth.wanted_account(call)
+        service = SERVICES.get(call.segments[0])
+        if service is not None:
+            return service.caller(call, call.segments[1:], self.store.world)
         token = call.headers.get("authorization", "").removeprefix("Bearer ")
         known = self.store.world.tokens.get(token)
         return known.account if known else None
@@ -122,8 +159,19 @@ def _operation(call: Call) -> str | None:
             return calendar.operation(call.method, rest)
         case ["drive", "v3", *rest]:
             return drive.operation(call.method, rest)
+        case [name, *rest] if name in SERVICES:
+            operation = SERVICES[name].operation(call.method, rest)
+            return operation and f"{name} {operation}"
         case _:
             return None
+
+
+def _failed(call: Call, status: int, told: Fault) -> Reply:
+    service = SERVICES.get(call.segments[0])
+    if service is None:
+        return fault(status, told.reason, told.retry_after)
+    headers = {} if told.retry_after is None else {"Retry-After": str(told.retry_after)}
+    return service.fault(status, told.reason, headers)
 
 
 def _refusing(act: Callable[[], Reply]) -> Reply:

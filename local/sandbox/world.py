@@ -1,4 +1,4 @@
-"""What the sandbox holds: accounts with their tokens, files and calendars."""
+"""What the sandbox holds: accounts with their tokens, files and calendars, and the messages that were sent."""
 
 import json
 import secrets
@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 
 _ID_CHARACTERS = string.ascii_letters + string.digits + "-_"
 TOKEN_LIFE = timedelta(hours=1)
+PROJECT = "schoolbell-sandbox"
+"""The Firebase project."""
 
 
 def file_id() -> str:
@@ -60,6 +62,20 @@ class AccessToken(BaseModel):
     expires_at: datetime
 
 
+class Sent(BaseModel):
+    """A message that a service took."""
+
+    service: str
+    account: str
+    """Whose: the API key, the Twilio account, the service account, the routing key, the webhook."""
+    id: str
+    """What the service called it."""
+    to: str
+    content: dict[str, Any]
+    """As it was asked for."""
+    at: str = Field(default_factory=lambda: now_as_text())
+
+
 class Fault(BaseModel, extra="forbid"):
     """How to fail, and when. Everything that is given must match."""
 
@@ -79,6 +95,8 @@ class Fault(BaseModel, extra="forbid"):
     """Close the connection without an answer."""
     effect: bool = False
     """Do what was asked for before failing: the answer is lost, the effect is not."""
+    garbage: bool = False
+    """Answer with success and a page that makes no sense."""
 
 
 class World(BaseModel):
@@ -91,6 +109,12 @@ class World(BaseModel):
     """Of each account, beside `primary`, which everybody has."""
     tokens: dict[str, AccessToken] = Field(default_factory=dict)
     revoked: set[str] = Field(default_factory=set)
+    """Accounts, API keys and webhooks that no longer work."""
+    service_accounts: dict[str, str] = Field(default_factory=dict)
+    """The public key of each, in PEM."""
+    messages: list[Sent] = Field(default_factory=list)
+    unregistered: set[str] = Field(default_factory=set)
+    """Push tokens of devices that no longer have the application."""
     faults: list[Fault] = Field(default_factory=list)
     requests: Counter[str] = Field(default_factory=Counter)
     """How many, by `METHOD operation`."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -32,9 +33,32 @@ def _client(service: str) -> Any:
     return boto3.client(service, config=config)  # type: ignore[call-overload,unused-ignore]
 
 
+def hasty_client(service: str, patience: timedelta) -> Any:
+    """A client whose calls are made once and wait no longer than that: a send that botocore repeats is sent twice."""
+    with _making:
+        return _hasty_client(service, patience)
+
+
+@cache
+def _hasty_client(service: str, patience: timedelta) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    seconds = patience.total_seconds()
+    config = Config(
+        connect_timeout=seconds / 5,  # the rest is for the answer
+        read_timeout=seconds * 4 / 5,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        max_pool_connections=50,
+        tcp_keepalive=True,
+    )
+    return boto3.client(service, config=config)  # type: ignore[call-overload,unused-ignore]
+
+
 def forget_clients() -> None:
     """Makes the next call of `client` make a new one, e.g. after the endpoint changed in a test."""
     _client.cache_clear()
+    _hasty_client.cache_clear()
 
 
 def error_code(error: Exception) -> str:

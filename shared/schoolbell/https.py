@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cache
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from urllib.parse import urlsplit
 CONNECT_TIMEOUT = timedelta(seconds=3)
 READ_TIMEOUT = timedelta(seconds=20)
 """Copying a large file is the slowest call: some seconds."""
+CONNECTIONS = 4
+LONGEST_RETRY_AFTER = timedelta(days=1)
+"""The quotas that last longest are a day's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,26 @@ class Http(Protocol):
 
 
 class PooledHttp:
-    """Keeps connections open between requests, and between invocations. Follows no redirect and repeats nothing."""
+    """Keeps connections open between requests, and between invocations. Follows no redirect and repeats nothing.
 
-    def __init__(self, connect: timedelta = CONNECT_TIMEOUT, read: timedelta = READ_TIMEOUT) -> None:
+    Args:
+        connect: how long a connection may take to come about.
+        read: how long the server may be silent.
+        total: how long both together may last, if less.
+        connections: how many to a server are kept open; as many as threads that call it.
+    """
+
+    def __init__(
+        self,
+        connect: timedelta = CONNECT_TIMEOUT,
+        read: timedelta = READ_TIMEOUT,
+        total: timedelta | None = None,
+        connections: int = CONNECTIONS,
+    ) -> None:
         self._connect = connect
         self._read = read
+        self._total = total
+        self._connections = connections
         self._pool: Any = None
         self._making = threading.Lock()
 
@@ -65,8 +84,12 @@ class PooledHttp:
 
         with self._making:
             if self._pool is None:
-                timeout = urllib3.Timeout(connect=self._connect.total_seconds(), read=self._read.total_seconds())
-                self._pool = urllib3.PoolManager(timeout=timeout, maxsize=4)
+                timeout = urllib3.Timeout(
+                    total=self._total.total_seconds() if self._total else None,
+                    connect=self._connect.total_seconds(),
+                    read=self._read.total_seconds(),
+                )
+                self._pool = urllib3.PoolManager(timeout=timeout, maxsize=self._connections)
             return self._pool
 
 
@@ -74,6 +97,25 @@ class PooledHttp:
 def shared_http() -> PooledHttp:
     """The connections of this execution environment."""
     return PooledHttp()
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta:
+    """How long the server asks to be left alone, by `Retry-After` in seconds or as a date; zero if it does not say.
+
+    Args:
+        headers: the answer's, by name in lower case.
+        now: the time from which a date is counted.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isdigit():
+        asked = timedelta(seconds=int(value[:9]))
+    else:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return timedelta(0)
+        asked = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
+    return max(timedelta(0), min(asked, LONGEST_RETRY_AFTER))
 
 
 def checked_url(url: str) -> str:

@@ -1,6 +1,7 @@
 """The environment of a function as one validated model, read once."""
 
 import os
+from datetime import timedelta
 from functools import cache
 from typing import Literal
 
@@ -33,6 +34,14 @@ class Settings(BaseModel):
     email_provider: Literal["ses", "sendgrid"] = "ses"
     sms_provider: Literal["sns", "twilio"] = "sns"
     push_provider: Literal["fcm"] = "fcm"
+    provider_timeout: timedelta = timedelta(seconds=5)
+    """How long a provider may take to answer; source 001."""
+    email_from: str = "no-reply@example.com"
+    ses_configuration_set: str = ""
+    sendgrid_url: str = "https://api.sendgrid.com"
+    twilio_url: str = "https://api.twilio.com"
+    fcm_url: str = "https://fcm.googleapis.com"
+    pagerduty_url: str = "https://events.pagerduty.com"
 
     def resource_name(self, job: str) -> str:
         """The name that a job's function, queue and schedule share.
@@ -41,6 +50,14 @@ class Settings(BaseModel):
         'prod-tutoring-calendar-sync'
         """
         return f"{self.schoolbell_stack}-{job.replace('.', '-')}"
+
+    def provider_secret(self, service: str) -> str:
+        """The name of the secret with an outside service's key, e.g. `sendgrid`.
+
+        >>> Settings(schoolbell_stack="prod").provider_secret("sendgrid")
+        'prod/providers/sendgrid'
+        """
+        return f"{self.schoolbell_stack}/providers/{service}"
 
     def queue_url(self, job: str) -> str:
         """The address of a job's queue; SQS addresses are made of region, account and name."""

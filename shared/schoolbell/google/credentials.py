@@ -131,7 +131,7 @@ class OAuthTokens:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ARG002 - google-auth's interface; the connection has its own
         **_: object,
-    ) -> "_AuthResponse":
+    ) -> "AuthResponse":
         """A `google.auth.transport.Request`: google-auth's own on urllib3 imports three times as much."""
         try:
             answer = self._http.send(method, url, headers or {}, body)
@@ -139,10 +139,10 @@ class OAuthTokens:
             raise Unavailable(f"token: {error}") from None
         if answer.status >= 400:
             raise _refusal(answer)
-        return _AuthResponse(answer)
+        return AuthResponse(answer)
 
 
-class _AuthResponse:
+class AuthResponse:
     """A `google.auth.transport.Response`."""
 
     def __init__(self, answer: Answer) -> None:

@@ -7,14 +7,10 @@ that somebody chose, or a token.
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from schoolbell.https import Answer
-
-LONGEST_RETRY_AFTER = timedelta(days=1)
-"""The quotas that last longest are a day's."""
+from schoolbell.https import Answer, retry_after
 
 # 403 is Calendar's and Drive's older way to say 429.
 # https://developers.google.com/workspace/calendar/api/guides/errors
@@ -81,9 +77,9 @@ def error_of(operation: str, answer: Answer, now: datetime) -> GoogleError:
     message = f"{operation}: {answer.status} {reason}".rstrip()
     status = answer.status
     if status == 429 or (status == 403 and reason in _QUOTA_REASONS):
-        return Throttled(message, _retry_after(answer.headers, now))
+        return Throttled(message, retry_after(answer.headers, now))
     if status >= 500 or status == 408:
-        return Unavailable(message, _retry_after(answer.headers, now))
+        return Unavailable(message, retry_after(answer.headers, now))
     if status == 401:
         return Revoked(message)
     if status in (404, 410):
@@ -120,16 +116,3 @@ def _entries(error: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _as_code(value: object) -> str:
     return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", value) else ""
-
-
-def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta:
-    value = headers.get("retry-after", "").strip()
-    if value.isdigit():
-        asked = timedelta(seconds=int(value[:9]))
-    else:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return timedelta(0)
-        asked = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
-    return max(timedelta(0), min(asked, LONGEST_RETRY_AFTER))

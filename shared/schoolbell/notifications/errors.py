@@ -26,9 +26,22 @@ class NotNow(DeliveryError):
 class Unwell(DeliveryError):
     """The provider can't take messages: no connection, or a 5xx. It did not accept this one."""
 
+    def __init__(self, message: str, retry_after: timedelta = timedelta(0)) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """How long the provider asked to be left alone; zero if it did not say."""
+
 
 class Uncertain(Unwell):
     """Nobody knows whether the provider accepted the message: no answer once it was sent, or one that is garbage.
 
     Sent again it may arrive twice, unless the provider honours the key; so that is done once, and no more.
+    """
+
+
+class Refused(Unwell):
+    """The provider refuses us, not the message: a key, a sender or an address of ours is wrong.
+
+    It takes none until an operator has put that right. So it counts as a failure of the provider: the circuit opens,
+    which alarms, and messages wait rather than fail one by one.
     """

@@ -1,0 +1,65 @@
+"""Telling operators: PagerDuty and Slack, for the alert router.
+
+`pagerduty_of(settings)` and `slack_of(settings)` make the senders, which are kept between invocations. Each has
+`is_configured()`, whether its secret exists, and `send(alert, links)`, which returns nothing and raises what
+`schoolbell.notifications.errors` tells apart: `Rejected` (will never pass), `NotNow` (with `retry_after`), `Unwell`
+(may pass later; may have passed) and its kind `Refused` (an operator has to put the key or the webhook right).
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Alert(Protocol):
+    """What is told: `schoolbell.alerts.Alert` by its shape, since a sender needs nothing of what makes alerts."""
+
+    @property
+    def action(self) -> str:
+        """`trigger`, or `resolve` when it is over."""
+
+    @property
+    def key(self) -> str:
+        """What tells this alert from others, at each time it is sent; e.g. `dead-letters/tutoring.auto-complete`."""
+
+    @property
+    def severity(self) -> str:
+        """`critical`, `warning` or `info`."""
+
+    @property
+    def summary(self) -> str:
+        """What happened, in one line."""
+
+    @property
+    def source(self) -> str:
+        """The job, or what else it is about."""
+
+    @property
+    def details(self) -> Mapping[str, str | int | float]:
+        """Figures and names, by what they are."""
+
+
+class Sender(Protocol):
+    """One of the places where operators are told."""
+
+    def is_configured(self) -> bool:
+        """Whether there is a secret for it. One that is made later is found at the next call.
+
+        Raises:
+            schoolbell.notifications.errors.Refused: there is one, which is not what it should be.
+        """
+
+    def send(self, alert: Alert, links: Mapping[str, str] | None = None) -> None:
+        """Sends an alert.
+
+        Args:
+            alert: what is told.
+            links: addresses of pages that help, by their titles.
+
+        Raises:
+            schoolbell.notifications.errors.DeliveryError: one of the kinds told apart there.
+        """
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, cut to so many characters, the last of which then says that there was more."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
