@@ -32,6 +32,7 @@ pytest_plugins = [
     "tests.fixtures.google",
     "tests.fixtures.one_shots",
     "tests.fixtures.processes",
+    "tests.fixtures.services",
     "tests.fixtures.waitlist",
 ]
 

@@ -8,6 +8,7 @@ import json
 import secrets
 from base64 import urlsafe_b64decode
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -62,6 +63,23 @@ def _issued(account: str, scope: str, world: World) -> Reply:
 
 def new_service_account(call: Call, world: World) -> dict[str, str]:
     """Makes a service account of the Firebase project; returns its key as Google's console hands it out."""
+    private, public = _key_pair()
+    email = f"push-{secrets.token_hex(4)}@{PROJECT}.iam.gserviceaccount.com"
+    world.service_accounts[email] = public
+    return {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": secrets.token_hex(20),
+        "private_key": private,
+        "client_email": email,
+        "client_id": str(secrets.randbelow(10**20)),
+        "token_uri": token_url(call),
+    }
+
+
+@cache
+def _key_pair() -> tuple[str, str]:
+    """A private key and its public one, in PEM: the same for all accounts, since making one takes a while."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -70,17 +88,7 @@ def new_service_account(call: Call, world: World) -> dict[str, str]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    email = f"push-{secrets.token_hex(4)}@{PROJECT}.iam.gserviceaccount.com"
-    world.service_accounts[email] = public.decode()
-    return {
-        "type": "service_account",
-        "project_id": PROJECT,
-        "private_key_id": secrets.token_hex(20),
-        "private_key": private.decode(),
-        "client_email": email,
-        "client_id": str(secrets.randbelow(10**20)),
-        "token_uri": token_url(call),
-    }
+    return private.decode(), public.decode()
 
 
 def token_url(call: Call) -> str:

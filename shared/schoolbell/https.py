@@ -32,6 +32,10 @@ class NoAnswer(Exception):
     """There was no connection, or no answer in time."""
 
 
+class NoConnection(NoAnswer):
+    """There was no connection, so nothing was sent."""
+
+
 class Http(Protocol):
     """Sends requests."""
 
@@ -39,6 +43,7 @@ class Http(Protocol):
         """Sends one request and waits for the answer.
 
         Raises:
+            NoConnection: nothing was sent.
             NoAnswer: there was none.
         """
 
@@ -68,14 +73,16 @@ class PooledHttp:
         self._making = threading.Lock()
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
         try:
             response = self._pooled().request(
                 method, url, headers=dict(headers), body=body, retries=False, redirect=False
             )
+        except (ConnectTimeoutError, NewConnectionError) as error:
+            raise NoConnection(type(error).__name__) from None  # the text of urllib3's errors repeats the address
         except HTTPError as error:
-            raise NoAnswer(type(error).__name__) from None  # the text of urllib3's errors repeats the address
+            raise (NoConnection if _is_untrusted(error) else NoAnswer)(type(error).__name__) from None
         answered = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, answered, response.data)
 
@@ -91,6 +98,13 @@ class PooledHttp:
                 )
                 self._pool = urllib3.PoolManager(timeout=timeout, maxsize=self._connections)
             return self._pool
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Whether the server's certificate was what kept the connection from coming about."""
+    from ssl import SSLCertVerificationError
+
+    return bool(error.args) and isinstance(error.args[0], SSLCertVerificationError)
 
 
 @cache

@@ -40,7 +40,10 @@ UNNAMEABLE: Final = {
 SENDS_FOR_ALL: Final = {"OutboxRelayAccess"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
-OF_SOME: Final = {"SCHEDULER_ROLE_ARN"}  # only where a domain makes one-shot schedules
+OF_SOME: Final = {
+    "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
+    "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
+}
 CLOCK: Final = re.compile(r"\b(cron|rate)\([^)]*[\d*?][^)]*\)")
 
 

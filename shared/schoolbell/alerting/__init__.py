@@ -3,7 +3,8 @@
 `pagerduty_of(settings)` and `slack_of(settings)` make the senders, which are kept between invocations. Each has
 `is_configured()`, whether its secret exists, and `send(alert, links)`, which returns nothing and raises what
 `schoolbell.notifications.errors` tells apart: `Rejected` (will never pass), `NotNow` (with `retry_after`), `Unwell`
-(may pass later; may have passed) and its kind `Refused` (an operator has to put the key or the webhook right).
+(may pass later) and of its kinds `Uncertain` (may have passed) and `Refused` (an operator has to put the key or the
+webhook right).
 """
 
 from collections.abc import Mapping

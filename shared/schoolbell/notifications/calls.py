@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schoolbell.https import Answer, Http, NoAnswer, PooledHttp, retry_after
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Unwell
+from schoolbell.https import Answer, Http, NoAnswer, NoConnection, PooledHttp, retry_after
+from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.secrets import Key, Secret
 
 AFTER_THROTTLING = timedelta(minutes=1)
@@ -59,7 +59,8 @@ class Service[K: Key]:
 
         Raises:
             Refused: there is no key.
-            Unwell: there was no answer.
+            Unwell: there was no connection.
+            Uncertain: there was no answer.
         """
         key = self.secret.current()
         answer = self.send(request(key))
@@ -73,12 +74,15 @@ class Service[K: Key]:
         """Sends one request.
 
         Raises:
-            Unwell: there was no answer.
+            Unwell: there was no connection.
+            Uncertain: there was no answer.
         """
         try:
             return self._http.send("POST", request.url, request.headers, request.body)
-        except NoAnswer as error:
+        except NoConnection as error:
             raise Unwell(f"{self.name}: {error}") from None
+        except NoAnswer as error:
+            raise Uncertain(f"{self.name}: {error}") from None
 
     def error_of(self, answer: Answer, code: object = None) -> DeliveryError:
         """What an answer that is no success means, by its status.
@@ -91,15 +95,17 @@ class Service[K: Key]:
         asked = retry_after(answer.headers, self._clock())
         if answer.status == 429:
             return NotNow(asked or AFTER_THROTTLING)
+        if answer.status == 504:  # from a gateway, which has handed the request on
+            return Uncertain(message, asked)
         if answer.status >= 500 or answer.status == 408:
             return Unwell(message, asked)
         if answer.status in _OF_THE_MESSAGE:
             return Rejected(message)
         return Refused(message)
 
-    def garbage(self, answer: Answer) -> Unwell:
+    def garbage(self, answer: Answer) -> Uncertain:
         """The error of a success that is not what the service says it answers."""
-        return Unwell(f"{self.name}: {answer.status} with something else than it should be")
+        return Uncertain(f"{self.name}: {answer.status} with something else than it should be")
 
 
 def hasty_http(timeout: timedelta) -> PooledHttp:

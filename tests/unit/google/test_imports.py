@@ -11,6 +11,8 @@ import pytest
     [
         "schoolbell.google.calendar",
         "schoolbell.google.drive",
+        "schoolbell.alerting.pagerduty",
+        "schoolbell.alerting.slack",
         "schoolbell.resilience.guard",
         "functions.tutoring.calendar_sync.app",
         "functions.tutoring.drive_copy.app",
