@@ -54,9 +54,14 @@ class Performed:
 
 
 def sqs_event(
-    payloads: Sequence[Any], *, attempt: int = 1, message_ids: Sequence[str] | None = None, outbox_id: str | None = None
+    payloads: Sequence[Any],
+    *,
+    queue: str,
+    attempt: int = 1,
+    message_ids: Sequence[str] | None = None,
+    outbox_id: str | None = None,
 ) -> dict[str, Any]:
-    """An SQS event in Lambda's shape; a payload that is text is the body as it stands."""
+    """An SQS event in Lambda's shape, of a queue named like a job; a payload that is text is the body as it stands."""
     ids = message_ids or [str(uuid4()) for _ in payloads]
     attributes = {"outbox-id": {"stringValue": outbox_id, "dataType": "String"}} if outbox_id else {}
     return {
@@ -74,7 +79,7 @@ def sqs_event(
                 "messageAttributes": attributes,
                 "md5OfBody": "",
                 "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:schoolbell-test",
+                "eventSourceARN": f"arn:aws:sqs:us-east-1:123456789012:schoolbell-{queue.replace('.', '-')}",
                 "awsRegion": "us-east-1",
             }
             for message_id, payload in zip(ids, payloads, strict=True)
@@ -111,6 +116,7 @@ class Performer:
         now: datetime | None = None,
         attempt: int = 1,
         message_ids: Sequence[str] | None = None,
+        queue: str | None = None,
         invocation: Invocation | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Performed:
@@ -123,6 +129,7 @@ class Performer:
             now: the time that the job is given.
             attempt: how often the messages have been received.
             message_ids: the messages' ids; new ones if not given.
+            queue: where the messages come from, of a job that has several queues; the job's own if not given.
             invocation: Lambda's context.
             data: what a manual run brings, e.g. `{"dry_run": True}`; without it a rule rings the scheduled job.
         """
@@ -130,7 +137,7 @@ class Performer:
         install(replace(self.runtime, clock=lambda: at))
         try:
             if event is None:
-                event = self._event(job, payloads, at, attempt, message_ids, data)
+                event = self._event(job, payloads, at, attempt, message_ids, queue, data)
             answer = job(event, invocation or Invocation())
         finally:
             install(self.runtime)
@@ -144,10 +151,11 @@ class Performer:
         at: datetime,
         attempt: int,
         message_ids: Sequence[str] | None,
+        queue: str | None,
         data: Mapping[str, Any] | None,
     ) -> Any:
         if isinstance(job, QueueJob):
-            return sqs_event(payloads, attempt=attempt, message_ids=message_ids)
+            return sqs_event(payloads, queue=queue or job.name, attempt=attempt, message_ids=message_ids)
         if isinstance(job, TaskJob):
             (payload,) = payloads
             return json.loads(json.dumps(payload, default=str))

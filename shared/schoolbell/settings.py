@@ -59,9 +59,13 @@ class Settings(BaseModel):
         """
         return f"{self.schoolbell_stack}/providers/{service}"
 
+    def queue_address(self, name: str) -> str:
+        """The address of a queue of this account; SQS addresses are made of region, account and name."""
+        return f"https://sqs.{self.aws_region}.amazonaws.com/{self.aws_account_id}/{name}"
+
     def queue_url(self, job: str) -> str:
-        """The address of a job's queue; SQS addresses are made of region, account and name."""
-        return f"https://sqs.{self.aws_region}.amazonaws.com/{self.aws_account_id}/{self.resource_name(job)}"
+        """The address of a job's queue."""
+        return self.queue_address(self.resource_name(job))
 
     def dead_letter_queue_url(self, job: str) -> str:
         """The address of the queue that keeps a job's dead messages."""

@@ -238,7 +238,10 @@ class OneShotWorld:
     def _invoke(self, queue: str, taken: Iterable[Queued], attempt: int = 1) -> list[str]:
         messages = list(taken)
         event = sqs_event(
-            [message.body for message in messages], attempt=attempt, message_ids=[message.id for message in messages]
+            [message.body for message in messages],
+            queue=f"tutoring.{queue}",
+            attempt=attempt,
+            message_ids=[message.id for message in messages],
         )
         for record, message in zip(event["Records"], messages, strict=True):
             record["messageAttributes"] = {

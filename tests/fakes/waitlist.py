@@ -127,7 +127,7 @@ class Waitlist:
         jobs: dict[str, Callable[[Any, Invocation], dict[str, Any]]] = {OPENINGS: open_seats, ANSWERS: take_answers}
         outbox_id = (attributes or {}).get("outbox-id", {}).get("StringValue")
         ids = message_ids or ([message_id] if message_id else None)
-        event = sqs_event(bodies, attempt=attempt, message_ids=ids, outbox_id=outbox_id)
+        event = sqs_event(bodies, queue=queue, attempt=attempt, message_ids=ids, outbox_id=outbox_id)
         answer = jobs[queue](event, Invocation())
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 

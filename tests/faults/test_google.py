@@ -117,7 +117,11 @@ def test_drive_copy(
 
     def run(at: datetime = now, attempt: int = 1) -> None:
         forget()
-        perform(drive_copy, event=sqs_event(links, attempt=attempt, message_ids=["one", "two"]), now=at)
+        perform(
+            drive_copy,
+            event=sqs_event(links, queue="tutoring.drive-copy", attempt=attempt, message_ids=["one", "two"]),
+            now=at,
+        )
 
     def recover() -> None:
         for attempt in (2, 3):  # the messages come back when they are visible again
@@ -181,7 +185,9 @@ def test_drive_verify(
 
     def run(attempt: int = 1) -> None:
         forget()
-        event = sqs_event([{"teacher_id": str(teacher.id)}], attempt=attempt, message_ids=["one"])
+        event = sqs_event(
+            [{"teacher_id": str(teacher.id)}], queue="tutoring.drive-verify", attempt=attempt, message_ids=["one"]
+        )
         perform(drive_verify, event=event, now=now + timedelta(minutes=attempt))
 
     arrange()

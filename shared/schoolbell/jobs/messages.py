@@ -40,6 +40,8 @@ class Received:
     group: str | None
     attributes: dict[str, dict[str, Any]]
     """The message attributes, as `SendMessage` takes them."""
+    queue: str
+    """The name of the queue that it came from, of which a job may have several."""
 
     @property
     def first_id(self) -> str:
@@ -84,7 +86,7 @@ def received_from(event: Any, job: str) -> list[Received]:
         raise InvalidEvent(f"{job}: Records: expected an SQS event")
     try:
         return [_received(record) for record in records]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidEvent(f"{job}: Records: {type(error).__name__}: {error}") from None
 
 
@@ -97,6 +99,7 @@ def _received(record: dict[str, Any]) -> Received:
         attempt=int(attributes.get("ApproximateReceiveCount", 1)),
         group=attributes.get("MessageGroupId"),
         attributes={name: _attribute(value) for name, value in record.get("messageAttributes", {}).items()},
+        queue=record["eventSourceARN"].rpartition(":")[2],
     )
 
 

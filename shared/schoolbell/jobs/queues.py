@@ -190,6 +190,15 @@ class _Settlement:
     duplicates: set[str] = field(default_factory=set)
 
     @property
+    def queue(self) -> str:
+        """The name of the queue that the messages came from: an event has those of one."""
+        return self.received[0].queue
+
+    @property
+    def queue_url(self) -> str:
+        return self.on.settings.queue_address(self.queue)
+
+    @property
     def logger(self) -> Logger:
         return self.job.logger
 
@@ -232,7 +241,8 @@ class _Settlement:
                 frames=runs.frames(error),
             )
         try:
-            wait_before_retry(self.on.settings.queue_url(self.job.name), waiting)
+            if waiting:
+                wait_before_retry(self.queue_url, waiting)
         except Exception as error:  # then the queue's own visibility timeout is the backoff
             self.logger.warning("visibility not changed", error=type(error).__name__)
         return [message.id for message in self.received if message.id in failed]
@@ -273,7 +283,7 @@ class _Settlement:
             return set()
         self.logger.info("messages snoozed", count=len(snoozed))
         try:
-            sent = send_again(self.on.settings.queue_url(self.job.name), snoozed)
+            sent = send_again(self.queue_url, snoozed)
         except Exception as error:
             self.logger.error("snoozed messages not sent again", error=type(error).__name__)
             sent = set()
@@ -286,7 +296,7 @@ class _Settlement:
             return set()
         self.logger.warning("the database is away, messages start afresh", count=len(last))
         try:
-            return send_again(self.on.settings.queue_url(self.job.name), last)
+            return send_again(self.queue_url, last)
         except Exception as error:
             self.logger.error("messages not sent again", error=type(error).__name__)
             return set()
@@ -310,14 +320,13 @@ class _Settlement:
             return failed
         letters = [self._letter(message, "discarded") for message, _ in discarded]
         letters += [self._letter(message, "failed") for message in exhausted]
-        queue = self.on.settings.resource_name(self.job.name)
         unburied = {message.id for message, _ in discarded}
         try:
             with self.on.database.transaction() as connection:
-                dead_letters.record(connection, self.job.name, queue, letters, self.job.now)
+                dead_letters.record(connection, self.job.name, self.queue, letters, self.job.now)
             for message, reason in discarded:
                 self.logger.error("message discarded", message_id=message.id, reason=reason)
-            unburied -= send_to_dead_letter_queue(self.on.settings.dead_letter_queue_url(self.job.name), discarded)
+            unburied -= send_to_dead_letter_queue(f"{self.queue_url}-dlq", discarded)
         except Exception as error:
             self.logger.error("dead letters not recorded", error=in_one_line(error))
             if is_unavailable(error):

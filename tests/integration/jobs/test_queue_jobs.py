@@ -160,7 +160,7 @@ def test_a_discarded_message_that_could_not_be_put_on_the_dlq_is_tried_again(
 
 
 def test_a_snoozed_message_is_sent_again_and_is_no_failure(perform: Performer, queues: Queues, stored: Stored) -> None:
-    event = sqs_event([{"times": 101}])
+    event = sqs_event([{"times": 101}], queue=JOB)
     event["Records"][0]["attributes"]["MessageGroupId"] = "tenant-7"
     event["Records"][0]["messageAttributes"] = {"kept": {"stringValue": "yes", "dataType": "String"}}
     sent: list[dict[str, Any]] = []
@@ -179,6 +179,39 @@ def test_a_snoozed_message_is_sent_again_and_is_no_failure(perform: Performer, q
     }
     (run,) = stored(job_runs)
     assert run.status == "completed"
+
+
+def test_a_job_with_several_queues_sends_a_message_back_to_the_one_it_came_from(
+    perform: Performer, queues: Queues, stored: Stored
+) -> None:
+    queues.make(f"{JOB}-loud", f"{JOB}-quiet")
+    perform(ring, {"times": 101}, {"times": -1}, queue=f"{JOB}-loud")
+    perform(ring, {"times": 0}, queue=f"{JOB}-quiet", attempt=5)
+    assert [bool(queues.messages(f"{JOB}-loud", dead=is_dead)) for is_dead in (False, True)] == [False, True]
+    assert delayed(f"{JOB}-loud") == 1
+    assert not queues.messages(f"{JOB}-quiet", dead=True), "SQS moves it, by the redrive policy"
+    assert [letter.queue for letter in stored(dead_letters)] == [
+        "schoolbell-tutoring-bell-loud",
+        "schoolbell-tutoring-bell-quiet",
+    ]
+    assert not queues.messages(JOB)
+    assert not queues.messages(JOB, dead=True)
+
+
+def test_the_backoff_is_asked_of_the_queue_that_a_message_came_from(
+    perform: Performer, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("schoolbell.jobs.queues.wait_before_retry", lambda url, _: asked.append(url))
+    perform(ring, {"times": 0}, queue=f"{JOB}-loud")
+    assert [url.rpartition("/")[2] for url in asked] == ["schoolbell-tutoring-bell-loud"]
+
+
+def delayed(job: str) -> int:
+    """How many messages wait for their delay to pass."""
+    counted = "ApproximateNumberOfMessagesDelayed"
+    url = aws.client("sqs").get_queue_url(QueueName=f"schoolbell-{job.replace('.', '-')}")["QueueUrl"]
+    return int(aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[counted])["Attributes"][counted])
 
 
 def test_a_snoozed_message_that_could_not_be_sent_again_stays_on_the_queue(
@@ -234,8 +267,8 @@ def test_a_second_delivery_of_an_outbox_message_is_dropped(perform: Performer, d
     with database.transaction() as connection:
         connection.execute(text("INSERT INTO platform.outbox (destination, payload) VALUES ('tutoring.bell', '{}')"))
         outbox_id = connection.execute(text("SELECT id::text FROM platform.outbox")).scalar_one()
-    assert perform(ring, event=sqs_event([{"times": 1}], outbox_id=outbox_id)).failed == []
-    assert perform(ring, event=sqs_event([{"times": 1}], outbox_id=outbox_id)).failed == []
+    assert perform(ring, event=sqs_event([{"times": 1}], queue=JOB, outbox_id=outbox_id)).failed == []
+    assert perform(ring, event=sqs_event([{"times": 1}], queue=JOB, outbox_id=outbox_id)).failed == []
     assert rung(database) == [1]
 
 
@@ -243,8 +276,8 @@ def test_a_failed_outbox_message_is_handled_when_it_comes_again(perform: Perform
     with database.transaction() as connection:
         connection.execute(text("INSERT INTO platform.outbox (destination, payload) VALUES ('tutoring.bell', '{}')"))
         outbox_id = connection.execute(text("SELECT id::text FROM platform.outbox")).scalar_one()
-    assert perform(ring, event=sqs_event([{"times": 0}], outbox_id=outbox_id)).failed == [0]
-    assert perform(ring, event=sqs_event([{"times": 2}], outbox_id=outbox_id)).failed == []
+    assert perform(ring, event=sqs_event([{"times": 0}], queue=JOB, outbox_id=outbox_id)).failed == [0]
+    assert perform(ring, event=sqs_event([{"times": 2}], queue=JOB, outbox_id=outbox_id)).failed == []
     assert rung(database) == [0, 2]
 
 
@@ -325,7 +358,7 @@ def test_message_keeps_its_first_id_however_often_it_is_sent_again(perform: Perf
     aws.client("sqs").meta.events.register(
         "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
     )
-    event = sqs_event([{"times": 101}])
+    event = sqs_event([{"times": 101}], queue=JOB)
     event["Records"][0]["messageAttributes"] = {"first-message-id": {"stringValue": "first", "dataType": "String"}}
     perform(ring, event=event)
     assert [_first_id(entry) for entry in sent] == ["first"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from local.postgres import Postgres
@@ -291,6 +291,17 @@ BY_HAND = {
         " resolution, resolved_by)"
         " VALUES ('j', 'q', 'm', 'no JSON', '{}', 1, 'failed', 'e', 't', now(), NULL, NULL, NULL)"
     ),
+    "platform.notifications": (
+        "(channel, recipient, template, data, priority, dedup_key, status, attempts, provider, provider_message_id,"
+        " error, scheduled_for, sent_at, expires_at)"
+        " VALUES ('email', 'student/' || :student, 't', '{}', 'high', 'd', 'queued', 0, NULL, NULL, NULL, NULL, NULL,"
+        " now())"
+    ),
+    "platform.notification_preferences": (
+        "(person, kind, channel, wanted, quiet_from, quiet_until, timezone)"
+        " VALUES ('student/' || :student, 'waitlist_offer', 'sms', false, '22:00', '07:00', 'Europe/Paris')"
+    ),
+    "platform.push_tokens": "(person, token) VALUES ('student/' || :student, 'device')",
     "platform.leases": "(name, holder, expires_at) VALUES ('n', 'h', now())",
     "platform.job_runs": (
         "(job, trigger, scheduled_for, started_at, finished_at, status, attempt, items_total, items_done, items_failed,"
@@ -323,6 +334,43 @@ def test_every_personal_column_can_be_erased_and_its_student_found() -> None:
     for column in columns:
         assert column.nullable or column.info["personal"] is not None, f"{column} cannot be null"
         assert all(name in column.table.c for name in student_columns(column.table))
+
+
+def test_a_notification_of_a_student_is_known_as_theirs(database: Database, make: Make) -> None:
+    student, other = make.student(), make.student()
+    insert_one = "INSERT INTO platform.notifications (channel, recipient, template, student_id) VALUES"
+    with database.transaction() as connection:
+        for values in (
+            "'student/' || :own, 't', NULL",
+            "'someone@example.org', 't', :own",
+            "'teacher/' || :t, 't', NULL",
+        ):
+            connection.execute(
+                text(f"{insert_one} ('email', {values})"), {"own": str(student.id), "t": str(student.teacher_id)}
+            )
+        connection.execute(text(f"{insert_one} ('email', 'student/' || :other, 't', NULL)"), {"other": str(other.id)})
+        found = connection.scalars(text("SELECT student_id FROM platform.notifications")).all()
+    assert sorted(found, key=str) == sorted([student.id, student.id, None, other.id], key=str)
+
+
+def test_a_notification_of_nobody_is_refused(database: Database) -> None:
+    with pytest.raises(DBAPIError, match="uuid"), database.transaction() as connection:
+        connection.execute(
+            text("INSERT INTO platform.notifications (channel, recipient, template) VALUES ('sms', 'student/7', 't')")
+        )
+
+
+def test_people_are_everybody_whom_a_notification_can_reach(database: Database, make: Make) -> None:
+    teacher = make.teacher(name="Ada", email="ada@example.org", timezone="Europe/Paris")
+    student = make.student(teacher, name="Ben", email="ben@example.org", phone="+33612345678")
+    gone = make.student(teacher, name="Erased student", email=None, phone=None, status="erased")
+    with database.transaction() as connection:
+        found = {tuple(row) for row in connection.execute(select(platform.people))}
+    assert found == {
+        ("teacher", teacher.id, "Ada", "ada@example.org", None, "Europe/Paris", False),
+        ("student", student.id, "Ben", "ben@example.org", "+33612345678", "Europe/Paris", False),
+        ("student", gone.id, "Erased student", None, None, "Europe/Paris", True),
+    }
 
 
 def test_a_session_is_due_when_its_grace_period_is_over(make: Make, database: Database) -> None:

@@ -190,7 +190,7 @@ def test_two_messages_at_once_make_one_copy(school: School) -> None:
     link = school.link()
     school.google.fail(path="/drive/v3/files$", delay=0.2)  # both would look before either copies
     with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(lambda _: handler(sqs_event([link]), Invocation()), range(2)))
+        answers = list(threads.map(lambda _: handler(sqs_event([link], queue=JOB), Invocation()), range(2)))
     assert answers == [{"batchItemFailures": []}] * 2
     assert len(school.copies()) == 1
     assert school.snoozed() == 1, "the one that came second looks again later"
