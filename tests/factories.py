@@ -214,6 +214,29 @@ class Make:
         }
         return self.row(tutoring.scheduled_messages, **defaults | columns)
 
+    # Notifications of the platform
+
+    def to_deliver(self, student: Ref | None = None, **columns: object) -> Row[Any]:
+        """A notification that waits to be sent to a student by email."""
+        recipient = columns.get("recipient") or f"student/{_id(student or self.student())}"
+        defaults = {
+            "channel": "email",
+            "recipient": recipient,
+            "template": "waitlist_offer",
+            "data": {"expires_at": (self.now + timedelta(days=2)).isoformat()},
+            "created_at": self.now - timedelta(minutes=1),
+        }
+        return self.row(platform.notifications, **defaults | columns)
+
+    def preference(self, student: Ref, **columns: object) -> Row[Any]:
+        """What a student wants, by its columns."""
+        return self.row(platform.notification_preferences, **{"person": f"student/{_id(student)}"} | columns)
+
+    def push_token(self, student: Ref, token: str = "", **columns: object) -> Row[Any]:
+        """A student's device."""
+        defaults = {"person": f"student/{_id(student)}", "token": token or str(uuid4()), "last_seen_at": self.now}
+        return self.row(platform.push_tokens, **defaults | columns)
+
     # Alerts and compliance
 
     def alert_rule(self, teacher: Ref | None = None, **columns: object) -> Row[Any]:

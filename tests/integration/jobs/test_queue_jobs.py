@@ -124,7 +124,7 @@ def test_a_redriven_message_that_is_discarded_again_names_its_new_record(
 ) -> None:
     perform(ring, {"times": -1})
     (first,) = queues.messages(JOB, dead=True)
-    event = sqs_event([first["Body"]])
+    event = sqs_event([first["Body"]], queue=JOB)
     event["Records"][0]["messageAttributes"] = {
         name: {"dataType": "String", "stringValue": value["StringValue"]}
         for name, value in (first["MessageAttributes"] | _attributes(8)).items()

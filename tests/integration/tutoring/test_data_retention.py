@@ -261,6 +261,9 @@ def everything_of(make: Make, student: Row[Any]) -> None:
     make.content_event(make.content_item(teacher), student)
     make.entry(make.waitlist(past), student)
     make.contact(student)
+    make.to_deliver(student)
+    make.preference(student, channel="sms", wanted=False)
+    make.push_token(student)
     make.audit_log(subject=str(student.id), tier="student")
     make.dead_letter(payload=json.dumps({"student_id": str(student.id)}))
 
@@ -328,6 +331,12 @@ NOT_PERSONAL: Mapping[str, set[str]] = {
         *("job", "trigger", "status", "cursor", "result", "error", "traceback", "request_id", "data"),
     },
     "platform.leases": {"name", "holder"},
+    "platform.notification_preferences": {"person", "kind", "channel"},
+    "platform.notifications": {
+        *("channel", "template", "priority", "dedup_key", "status", "provider", "provider_message_id", "error"),
+        "sent_by",
+    },
+    "platform.push_tokens": {"person"},
     "platform.outbox": {"destination", "payload", "dedup_key", "tenant", "last_error"},
     "platform.watermarks": {"name"},
     "tutoring.teachers": {"name", "email", "timezone"},  # of a teacher
