@@ -14,6 +14,13 @@ type Rule = Callable[[Bundle], Iterator[str]]
 
 RULES: Final[dict[str, Rule]] = {}
 
+DESCRIPTION: Final = 256  # characters that Lambda takes
+CRITICAL: Final = {  # whose failure an operator hears of at once: audit, retention, compliance, archival, completion
+    "platform.audit-cleanup",
+    "tutoring.data-retention",
+    "tutoring.auto-complete",
+    "tutoring.session-sweep",
+}
 DAY: Final = 24 * 60 * 60
 # Actions whose resources have no names, or none yet.
 UNNAMEABLE: Final = {
@@ -177,10 +184,38 @@ def functions_get_the_settings_they_read(bundle: Bundle) -> Iterator[str]:
             if name not in given and name not in OF_LAMBDA | OF_SOME and not field.default:
                 yield f"{job} does not get {name}, which has no default"
         for name in given.keys() - fields.keys():
-            if not name.startswith(("POWERTOOLS_", "SCHOOLBELL_")):
+            if not name.startswith(("POWERTOOLS_", "SCHOOLBELL_", "JOB_")):
                 yield f"{job} gets {name}, which nothing reads"
         yield from _differs(f"{job}: SCHOOLBELL_STACK", given.get("SCHOOLBELL_STACK"), STACK)
         yield from _differs(f"{job}: AWS_ACCOUNT_ID", given.get("AWS_ACCOUNT_ID"), ACCOUNT)
+
+
+# What the catalogue of jobs shows is read off the functions themselves.
+
+
+@rule
+def every_job_says_what_it_does(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        description = bundle.function(job).get("Description", "")
+        if not description or description.endswith(".") or "\n" in description:
+            yield f"{job}: its Description is not a line without a full stop"
+        if len(description) > DESCRIPTION:
+            yield f"{job}: its Description has {len(description)} characters, and Lambda takes {DESCRIPTION}"
+
+
+@rule
+def the_catalogue_knows_what_a_job_can_and_how_much_it_matters(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        given = bundle.function(job).get("Environment", {}).get("Variables", {})
+        app = bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
+        expected = {
+            "JOB_DRY_RUN": "true" if _has_dry_run(app) else None,
+            "JOB_CRITICAL": "true" if job.name in CRITICAL else None,
+        }
+        for name, value in expected.items():
+            yield from _differs(f"{job}: {name}", given.get(name), value)
+    for name in CRITICAL - {job.name for job in bundle.jobs}:
+        yield f"{name} is critical, and there is no such job"
 
 
 # ---- queues
@@ -519,6 +554,15 @@ def _declared_name(app: str) -> str | None:
             case ast.Assign(targets=[ast.Name(id="JOB")], value=ast.Constant(value=str(name))):
                 return name
     return None
+
+
+def _has_dry_run(app: str) -> bool:
+    """Whether a job's decorator says that it has a dry run."""
+    for node in ast.parse(app).body:
+        match node:
+            case ast.FunctionDef(name="handler", decorator_list=[ast.Call(keywords=given), *_]):
+                return any(each.arg == "dry_run" and getattr(each.value, "value", False) is True for each in given)
+    return False
 
 
 def _tests_of(bundle: Bundle, domain: str) -> Iterator[str]:

@@ -98,6 +98,18 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(DATABASE_SECRET_ARN="x"),
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("AWS_ACCOUNT_ID"),
     ],
+    "every_job_says_what_it_does": [
+        lambda b: tutoring(b, "AutoComplete").pop("Description"),
+        lambda b: tutoring(b, "AutoComplete").update(Description="Complete lessons."),
+        lambda b: tutoring(b, "AutoComplete").update(Description="Complete lessons " * 20),
+    ],
+    "the_catalogue_knows_what_a_job_can_and_how_much_it_matters": [
+        lambda b: tutoring(b, "DataRetention")["Environment"]["Variables"].pop("JOB_DRY_RUN"),
+        lambda b: tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_DRY_RUN="true"),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("JOB_CRITICAL"),
+        lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_CRITICAL="true"),
+        lambda b: b.files.pop(APP),
+    ],
     "every_queue_has_a_dead_letter_queue": [
         lambda b: tutoring(b, "AutoCompleteQueue").pop("RedrivePolicy"),
         lambda b: tutoring(b, "AutoCompleteQueue")["RedrivePolicy"].update(
