@@ -43,14 +43,15 @@ UNNAMEABLE: Final = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 }
-# Whose resources are the whole stack's by their task: it sends what any job has left in the outbox.
-SENDS_FOR_ALL: Final = {"OutboxRelayAccess"}
+# Whose resources are the whole stack's by their task: they send what any job has left in the outbox, or ring any job.
+SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "DelayedTriggerRole"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
 OF_SOME: Final = {
     "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
     "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
 }
+RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
 CLOCK: Final = re.compile(r"\b(cron|rate)\([^)]*[\d*?][^)]*\)")
 
 
@@ -211,6 +212,7 @@ def the_catalogue_knows_what_a_job_can_and_how_much_it_matters(bundle: Bundle) -
         expected = {
             "JOB_DRY_RUN": "true" if _has_dry_run(app) else None,
             "JOB_CRITICAL": "true" if job.name in CRITICAL else None,
+            "JOB_TRIGGER": None if RUNG.search(app) else "called",
         }
         for name, value in expected.items():
             yield from _differs(f"{job}: {name}", given.get(name), value)

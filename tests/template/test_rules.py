@@ -108,6 +108,8 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_DRY_RUN="true"),
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("JOB_CRITICAL"),
         lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_CRITICAL="true"),
+        lambda b: tutoring(b, "WaitlistOffer")["Environment"]["Variables"].pop("JOB_TRIGGER"),
+        lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_TRIGGER="called"),
         lambda b: b.files.pop(APP),
     ],
     "every_queue_has_a_dead_letter_queue": [

@@ -134,7 +134,10 @@ class Outbox:
 
 _READ_CLAIMED = text(
     """
-    SELECT id::text, destination, payload::text, tenant
+    SELECT id::text, destination,
+           -- a payload that is a text and no object is a message's body as it is, to the letter
+           CASE jsonb_typeof(payload) WHEN 'string' THEN payload #>> '{}' ELSE payload::text END,
+           tenant
     FROM platform.outbox
     WHERE claimed_by = :claim AND sent_at IS NULL AND available_at <= :now AND id > :after
     ORDER BY id

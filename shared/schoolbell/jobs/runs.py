@@ -63,6 +63,11 @@ _CLAIM_MANUAL = text(
     f"{_INSERT} ON CONFLICT (job, request_id) WHERE trigger = 'manual' DO UPDATE {_AGAIN} {_RETURNING}"
 ).bindparams(bindparam("data", type_=JSONB(none_as_null=True)))
 
+# Whoever asked for the run has named it: asked for twice it is one run, and it can be looked for before it begins.
+_CLAIM_NAMED = text(f"{_INSERT} ON CONFLICT (id) DO UPDATE {_AGAIN} {_RETURNING}").bindparams(
+    bindparam("data", type_=JSONB(none_as_null=True))
+)
+
 _CLAIM_CONTINUED = text(
     f"""
     UPDATE platform.job_runs AS run
@@ -87,12 +92,14 @@ def claim(
     dry_run: bool = False,
     data: dict[str, Any] | None = None,
     time_zone: str = "",
+    named: UUID | None = None,
 ) -> Run | None:
     """Starts a run, or goes on with one that failed or died; `None` if it is done, or somebody is at it."""
+    statement = _CLAIM_NAMED if named else _CLAIM_SCHEDULED if scheduled_for else _CLAIM_MANUAL
     row = connection.execute(
-        _CLAIM_SCHEDULED if scheduled_for else _CLAIM_MANUAL,
+        statement,
         {
-            "id": uuid4(),
+            "id": named or uuid4(),
             "job": job,
             "trigger": trigger,
             "scheduled_for": scheduled_for,

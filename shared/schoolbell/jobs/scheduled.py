@@ -40,6 +40,14 @@ class _Occurrence(BaseModel):
     time_zone: str = Field(default="", pattern=r"^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$", max_length=50)
 
 
+class _Named(BaseModel):
+    """The run that `schoolbell.jobs.client` asks for; beside it stands what a manual run may bring."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: UUID
+    trigger: Literal["manual", "delayed"] = "manual"
+
+
 class _Rung(BaseModel):
     time: AwareDatetime
 
@@ -56,6 +64,7 @@ class _Occasion:
     scheduled_for: datetime | None = None
     time_zone: str = ""
     continues: UUID | None = None
+    named: UUID | None = None
     dry_run: bool = False
     data: dict[str, Any] | None = None
 
@@ -166,6 +175,7 @@ class ScheduledJob:
                 dry_run=occasion.dry_run,
                 data=occasion.data,
                 time_zone=occasion.time_zone,
+                named=occasion.named,
             )
 
     def _take_lease(self, on: Runtime, job: JobContext) -> bool:
@@ -200,6 +210,8 @@ class ScheduledJob:
         if not isinstance(event, Mapping):
             raise InvalidEvent(f"{self.name}: expected a JSON object, got {type(event).__name__}")
         try:
+            if "run" in event:
+                return self._manual(dict(event))
             if "run_id" in event:
                 return _Occasion("continuation", continues=_Continuation.model_validate(event).run_id)
             if "source" in event or "Records" in event:
@@ -220,12 +232,18 @@ class ScheduledJob:
         return _Occasion("schedule", time.astimezone(UTC).replace(microsecond=0))
 
     def _manual(self, event: dict[str, Any]) -> _Occasion:
+        named = _Named.model_validate(event.pop("run")) if "run" in event else None
         dry_run = _Manual.model_validate(event).dry_run
         event.pop("dry_run", None)
         if dry_run and not self._has_dry_run:
             raise InvalidEvent(f"{self.name}: dry_run: this job has no dry run")
         data = self._data.model_validate(event)
-        return _Occasion(dry_run=dry_run, data=data.model_dump(mode="json") or None)
+        return _Occasion(
+            trigger=named.trigger if named else "manual",
+            named=named.id if named else None,
+            dry_run=dry_run,
+            data=data.model_dump(mode="json") or None,
+        )
 
 
 def _items(job: JobContext, result: Result | None) -> int:

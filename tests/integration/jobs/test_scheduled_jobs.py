@@ -108,6 +108,11 @@ def test_a_manual_run_is_a_run_of_its_own_but_its_retry_is_not(perform: Performe
         ({"dry_run": True}, "dry_run: this job has no dry run"),
         ({"dry_run": "yes"}, "dry_run: Input should be a valid boolean"),
         ({"run_id": "7"}, "run_id: Input should be a valid UUID"),
+        ({"run": "7"}, "message: Input should be a valid dictionary"),
+        ({"run": {"id": "7"}}, "id: Input should be a valid UUID"),
+        ({"run": {"id": str(UUID(int=7)), "trigger": "schedule"}}, "trigger: Input should be 'manual' or 'delayed'"),
+        ({"run": {"id": str(UUID(int=7))}, "colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"run": {"id": str(UUID(int=7))}, "run_id": str(UUID(int=7))}, "run_id: Extra inputs are not permitted"),
     ],
 )
 def test_an_event_that_no_trigger_sends_is_refused_by_name(
@@ -472,3 +477,25 @@ def test_a_run_cannot_start_while_the_database_is_away(perform: Performer, now: 
 def test_the_utc_day_of_a_run_is_its_scheduled_one(perform: Performer, stored: Stored) -> None:
     perform(chime, event={"scheduled_for": "2026-10-25T02:30:00+01:00"})
     assert stored(job_runs)[0].scheduled_for == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+
+
+def test_a_run_that_was_named_is_one_run_however_often_it_is_asked_for(
+    perform: Performer, database: Database, stored: Stored
+) -> None:
+    asked = {"run": {"id": str(UUID(int=7)), "trigger": "delayed"}}
+    assert perform(chime, data=asked).status == "completed"
+    assert perform(chime, data=asked).status == "skipped"
+    assert chimes(database) == 1
+    (run,) = stored(job_runs)
+    assert (run.id, run.trigger, run.scheduled_for, run.status) == (UUID(int=7), "delayed", None, "completed")
+
+
+def test_a_named_run_that_failed_is_tried_again_as_the_same_run(
+    perform: Performer, database: Database, stored: Stored
+) -> None:
+    asked = {"run": {"id": str(UUID(int=7))}}
+    with database.transaction() as connection:
+        connection.execute(insert(job_runs).values(id=UUID(int=7), job=JOB, status="failed", request_id="earlier"))
+    assert perform(chime, data=asked).status == "completed"
+    (run,) = stored(job_runs)
+    assert (run.id, run.trigger, run.attempt, run.status) == (UUID(int=7), "manual", 2, "completed")

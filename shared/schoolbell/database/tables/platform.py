@@ -149,6 +149,26 @@ alerts = Table(
     comment="What is wrong, or was, and whom it was told",
 )
 
+triggers = Table(
+    "triggers",
+    metadata,
+    uuid_key(),  # the run's, where the job is a scheduled one
+    Column("key", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    Column("queue", Text),  # which queue, as a job's name is written; none for a scheduled job
+    Column("requested_by", Text, nullable=False),
+    moment("due_at"),
+    Column("schedule", Text),  # the one-shot that rings it
+    moment("arranged_at"),
+    moment("cancelled_at"),
+    created_at(),
+    updated_at(),
+    UniqueConstraint("key"),
+    Index("ix_triggers_created_at", "created_at"),
+    schema="platform",
+    comment="What applications and operators asked for, by key: asked for twice it is done once",
+)
+
 outbox = Table(
     "outbox",
     metadata,

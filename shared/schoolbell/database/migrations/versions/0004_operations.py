@@ -1,4 +1,4 @@
-"""What the platform's own operation stands on: sweeps, the watchdog, schedules by time zone."""
+"""What the platform's own operation stands on: sweeps, the watchdog, schedules by time zone, triggers by key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 revision = "0004"
 down_revision = "0003"
 
-TOUCHED = ("platform.standing_alerts", "platform.seen_schedules", "platform.zone_schedules")
+TOUCHED = ("platform.triggers", "platform.standing_alerts", "platform.seen_schedules", "platform.zone_schedules")
 
 
 def upgrade() -> None:
@@ -15,6 +15,7 @@ def upgrade() -> None:
     _extend_runs()
     _extend_dead_letters()
     _create_tables_of_the_sweeps()
+    _create_triggers()
     # The zones that tenants are in, of whatever domain. A domain with tenants of its own adds them by a UNION.
     op.execute("CREATE VIEW platform.time_zones AS SELECT DISTINCT timezone AS time_zone FROM tutoring.teachers")
     for table in TOUCHED:
@@ -94,6 +95,28 @@ def _create_tables_of_the_sweeps() -> None:
         schema="platform",
         comment="When a time zone was last in use, for the jobs that have a schedule in each",
     )
+
+
+def _create_triggers() -> None:
+    op.create_table(
+        "triggers",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("job", sa.Text(), nullable=False),
+        sa.Column("queue", sa.Text(), nullable=True),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("schedule", sa.Text(), nullable=True),
+        sa.Column("arranged_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
+        _moment_of_writing("created_at"),
+        _moment_of_writing("updated_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_triggers"),
+        sa.UniqueConstraint("key", name="uq_triggers_key"),
+        schema="platform",
+        comment="What applications and operators asked for, by key: asked for twice it is done once",
+    )
+    op.create_index("ix_triggers_created_at", "triggers", ["created_at"], schema="platform")
 
 
 def _moment_of_writing(name: str) -> sa.Column[object]:
