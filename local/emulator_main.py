@@ -6,6 +6,7 @@ function below says what AWS does; what it replaces belongs to the one version o
 """
 
 import contextvars
+import hashlib
 import io
 import json
 import os
@@ -36,6 +37,7 @@ _machine_role: contextvars.ContextVar[str] = contextvars.ContextVar("machine_rol
 _machine: contextvars.ContextVar[str] = contextvars.ContextVar("machine", default="")
 _awaited_token: contextvars.ContextVar[str] = contextvars.ContextVar("awaited_token", default="")
 _machine_of_token: dict[str, str] = {}
+_move_tasks: dict[str, list[dict[str, Any]]] = {}
 
 
 def role_may(role_arn: str, action: str, resource_arn: str) -> bool:
@@ -180,6 +182,7 @@ def start_message_move_task(request: dict[str, Any], _queue_url: str) -> dict[st
         raise sqs._Err("ResourceNotFoundException", "The resource that you specified for the SourceArn doesn't exist.")
     with sqs._queues_lock:
         now = time.time()
+        moved = 0
         for message in list(source["messages"]):
             destination = request.get("DestinationArn") or message["sys"].get("DeadLetterQueueSourceArn", "")
             target = sqs._queue_by_arn(destination)
@@ -189,8 +192,28 @@ def start_message_move_task(request: dict[str, Any], _queue_url: str) -> dict[st
             system = {name: value for name, value in message["sys"].items() if name != "DeadLetterQueueSourceArn"}
             fresh = {"id": str(uuid4()), "sent_at": now, "visible_at": now, "receive_count": 0, "sys": system}
             target["messages"].append({**message, **fresh, "first_receive_at": None, "receipt_handle": None})
+            moved += 1
     sqs.esm_wake.set()
+    task = {
+        "Status": "COMPLETED",
+        "SourceArn": request["SourceArn"],
+        "ApproximateNumberOfMessagesMoved": moved,
+        "ApproximateNumberOfMessagesToMove": moved,
+        "StartedTimestamp": int(now * 1000),
+    }
+    _move_tasks.setdefault(request["SourceArn"], []).insert(0, task)
     return {"TaskHandle": str(uuid4())}
+
+
+def list_message_move_tasks(request: dict[str, Any], _queue_url: str) -> dict[str, Any]:
+    """Tell of the latest message move tasks of a dead-letter queue, ten at most; here each is over at once.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListMessageMoveTasks.html
+    """
+    if sqs._queue_by_arn(request["SourceArn"]) is None:
+        raise sqs._Err("ResourceNotFoundException", "The resource that you specified for the SourceArn doesn't exist.")
+    asked = min(int(request.get("MaxResults") or 1), 10)
+    return {"Results": _move_tasks.get(request["SourceArn"], [])[:asked]}
 
 
 # Step Functions: timeouts that are computed, failed tasks that wait for a token, the machine's role
@@ -245,6 +268,33 @@ def call_lambda(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return call
+
+
+# Lambda: what it says on a queue about an invocation that failed
+
+
+def route_async_failure(original: Callable[..., None]) -> Callable[..., None]:
+    """The record has a version, a time and the id of the request, which ministack leaves out.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """
+
+    def route(target_arn: str, *failure: Any) -> None:
+        original(target_arn, *failure)
+        queue = sqs._queue_by_arn(target_arn) if ":sqs:" in target_arn else None
+        if queue is None:
+            return
+        with sqs._queues_lock:
+            message = queue["messages"][-1]
+            record = json.loads(message["body"])
+            if "requestContext" not in record:
+                return
+            record["requestContext"].setdefault("requestId", str(uuid4()))
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            message["body"] = json.dumps({"version": "1.0", "timestamp": now, **record})
+            message["md5_body"] = hashlib.md5(message["body"].encode(), usedforsecurity=False).hexdigest()
+
+    return route
 
 
 # Lambda: a layer is unpacked once, not for each worker
@@ -423,6 +473,7 @@ def main() -> None:
     scheduler._tick_schedules = fire_due_schedules
     sqs._receive_messages_for_esm = receive_batch
     sqs._HANDLERS["StartMessageMoveTask"] = start_message_move_task
+    sqs._HANDLERS["ListMessageMoveTasks"] = list_message_move_tasks
     stepfunctions._execute_task = execute_task(stepfunctions._execute_task)
     stepfunctions._invoke_with_callback = await_callback(stepfunctions._invoke_with_callback)
     stepfunctions._call_lambda = call_lambda(stepfunctions._call_lambda)
@@ -433,6 +484,7 @@ def main() -> None:
     provisioners._provision_resource = attributes.provision(provisioners._provision_resource)
     provisioners._update_resource = attributes.update(provisioners._update_resource)
     stacks._add_event = stack_event(stacks._add_event)
+    lambda_svc._route_async_failure = route_async_failure(lambda_svc._route_async_failure)
     layers = Layers(Path(tempfile.mkdtemp(prefix="layers-")))
     lambda_runtime.Worker._spawn = spawn_worker(lambda_runtime.Worker._spawn, layers)
     app.main()

@@ -3,9 +3,12 @@
 import os
 from datetime import timedelta
 from functools import cache
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+DOMAINS: Final = ("platform", "tutoring", "school", "documents")
+"""The domains there are, of which a deployment has some. A job's name begins with its domain's."""
 
 
 class Settings(BaseModel):
@@ -62,6 +65,17 @@ class Settings(BaseModel):
     def queue_address(self, name: str) -> str:
         """The address of a queue of this account; SQS addresses are made of region, account and name."""
         return f"https://sqs.{self.aws_region}.amazonaws.com/{self.aws_account_id}/{name}"
+
+    def job_of(self, resource_name: str) -> str | None:
+        """The job whose function, queue or schedule has this name; `None` if the name is no job's of this stack.
+
+        >>> Settings(schoolbell_stack="prod").job_of("prod-tutoring-calendar-sync")
+        'tutoring.calendar-sync'
+        >>> Settings(schoolbell_stack="prod").job_of("prod-eu-tutoring-calendar-sync")
+        """
+        start = f"{self.schoolbell_stack}-"
+        domain, _, name = resource_name.removeprefix(start).partition("-")
+        return f"{domain}.{name}" if resource_name.startswith(start) and domain in DOMAINS and name else None
 
     def queue_url(self, job: str) -> str:
         """The address of a job's queue."""

@@ -28,6 +28,8 @@ UNNAMEABLE: Final = {
     "xray:PutTelemetryRecords",
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
+    "sqs:ListQueues",
+    "lambda:ListEventSourceMappings",
     "logs:CreateLogDelivery",
     "logs:GetLogDelivery",
     "logs:UpdateLogDelivery",
