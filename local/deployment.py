@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from local.bundle import EXPANDED, LOCAL, CommandError, architecture, sam
 from local.emulator import client, endpoint
+from local.sandbox import keys
 
 ARTIFACTS = "schoolbell-artifacts"  # as samconfig.toml has it
 
@@ -57,20 +59,32 @@ def is_stuck(stack: str, port: int) -> bool:
 
 
 def parameters(database_secret: str, sandbox: str) -> dict[str, str]:
-    """The parameters of the stack on this machine."""
+    """The parameters of the stack on this machine. Emails and text messages stay with the emulator's SES and SNS."""
     return {
         "Architecture": architecture(),
         "DatabaseSecretArn": database_secret,
         "GoogleCalendarUrl": f"{sandbox}/calendar/v3",
         "GoogleDriveUrl": f"{sandbox}/drive/v3",
         "GoogleTokenUrl": f"{sandbox}/token",
+        "SendGridUrl": f"{sandbox}/sendgrid",
+        "TwilioUrl": f"{sandbox}/twilio",
+        "FcmUrl": f"{sandbox}/fcm",
+        "PagerDutyUrl": f"{sandbox}/pagerduty",
     }
+
+
+def put_provider_secrets(stack: str, port: int, sandbox: str) -> None:
+    """Keep a key to each of the sandbox's services where the functions look for it."""
+    for service, key in keys.keys(sandbox).items():
+        put_secret(f"{stack}/providers/{service}", port, key)
 
 
 def put_database_secret(stack: str, port: int, url: str) -> str:
     """Keep the database's address where the functions look for it. Returns the secret's ARN."""
     parts = urlsplit(url)
-    text = json.dumps(
+    return put_secret(
+        f"{stack}/database",
+        port,
         {
             "engine": "postgres",
             "host": parts.hostname,
@@ -79,10 +93,14 @@ def put_database_secret(stack: str, port: int, url: str) -> str:
             "password": parts.password,
             "dbname": parts.path.lstrip("/"),
             "sslmode": "disable",  # the server listens on the loopback only
-        }
+        },
     )
-    secrets = client("secretsmanager", port)
+
+
+def put_secret(name: str, port: int, value: Mapping[str, Any]) -> str:
+    """Make a secret, or give it another value. Returns its ARN."""
+    secrets, text = client("secretsmanager", port), json.dumps(value)
     try:
-        return str(secrets.create_secret(Name=f"{stack}/database", SecretString=text)["ARN"])
+        return str(secrets.create_secret(Name=name, SecretString=text)["ARN"])
     except secrets.exceptions.ResourceExistsException:
-        return str(secrets.put_secret_value(SecretId=f"{stack}/database", SecretString=text)["ARN"])
+        return str(secrets.put_secret_value(SecretId=name, SecretString=text)["ARN"])

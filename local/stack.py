@@ -40,7 +40,9 @@ def up(home: Home, stack: str, *, enforce_iam: bool) -> None:
             end(home, state)
             state = State(stack=stack, enforces_iam=enforce_iam, ports=state.ports)
         database = start_database(home, state)
-        start_services(home, state)
+        if start_services(home, state) and "sandbox" in state.processes:
+            sandbox = endpoint(state.ports["sandbox"])
+            deployment.put_provider_secrets(stack, state.ports["emulator"], sandbox)
         with step("Build") as current:
             built = bundle.build()
             current.note = f"template, layers and functions for {bundle.architecture()}"
@@ -74,8 +76,9 @@ def start_database(home: Home, state: State) -> str:
     return url
 
 
-def start_services(home: Home, state: State) -> None:
-    """Start the emulator, and the stand-in for Google."""
+def start_services(home: Home, state: State) -> bool:
+    """Start the emulator, and the stand-in for the outside services. Returns whether one was not running."""
+    before = dict(state.processes)
     emulator = state.processes.get("emulator")
     if alive(emulator) and not state.deployed and deployment.is_stuck(state.stack, state.ports["emulator"]):
         stop(emulator)
@@ -97,7 +100,8 @@ def start_services(home: Home, state: State) -> None:
                 ready=partial(answers, f"{endpoint(port)}/health"),
             )
             home.remember(state)
-            current.note = f"{endpoint(port)}, a stand-in for Google"
+            current.note = f"{endpoint(port)}, stands in for outside services"
+    return state.processes != before
 
 
 def down(home: Home, *, purge: bool) -> None:
