@@ -93,6 +93,10 @@ class Settings(BaseModel):
         """The ARN of the queue that keeps a job's dead messages."""
         return f"{self.queue_arn(job)}-dlq"
 
+    def function_arn(self, job: str) -> str:
+        """The ARN of a job's function."""
+        return f"arn:aws:lambda:{self.aws_region}:{self.aws_account_id}:function:{self.resource_name(job)}"
+
     def topic_arn(self, topic: str) -> str:
         """The ARN of one of the stack's SNS topics, e.g. `student-notifications`."""
         return f"arn:aws:sns:{self.aws_region}:{self.aws_account_id}:{self.schoolbell_stack}-{topic}"

@@ -1,0 +1,180 @@
+"""The catalogue of jobs, read from AWS at the moment it is asked for: what EventBridge and Lambda say is what is true.
+
+A change made in the EventBridge console shows here too. One-shot schedules are no part of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from schoolbell import aws
+from schoolbell.jobs.expressions import InvalidExpression, parse
+from schoolbell.settings import Settings
+
+CALLS_AT_ONCE: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleInfo:
+    """What rings a scheduled job."""
+
+    kind: Literal["rule", "scheduler"]
+    name: str
+    expression: str
+    timezone: str
+    """An IANA name; a rule is always in UTC."""
+    enabled: bool
+    next_run: datetime | None
+    """`None` when it is paused, or when nothing is known of the last time a rate went off."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job as it is deployed."""
+
+    name: str
+    """As in `tutoring.calendar-sync`."""
+    description: str
+    trigger: Literal["schedule", "queue", "called"]
+    """What rings it: a clock, a queue, or else the deployment, a state machine, a topic or a browser."""
+    schedule: ScheduleInfo | None
+    """`None` for a scheduled job means that its schedule was deleted."""
+    queues: tuple[str, ...]
+    """As jobs are named: `platform.notifications-high`."""
+    has_dry_run: bool
+    is_critical: bool
+    timeout: timedelta
+    """How long an invocation may take."""
+
+
+def functions(settings: Settings) -> list[JobInfo]:
+    """The stack's jobs by name, without their schedules.
+
+    The environment tells whose function it is, since another stack's names may begin with this one's.
+    """
+    client = aws.client("lambda")
+    listed = [
+        function
+        for page in client.get_paginator("list_functions").paginate()
+        for function in page["Functions"]
+        if function.get("Environment", {}).get("Variables", {}).get("SCHOOLBELL_STACK") == settings.schoolbell_stack
+    ]
+    queues: dict[str, list[str]] = {}
+    for page in client.get_paginator("list_event_source_mappings").paginate():
+        for mapping in page["EventSourceMappings"]:
+            function = mapping["FunctionArn"].split(":")[6]
+            queues.setdefault(function, []).append(mapping["EventSourceArn"].rpartition(":")[2])
+    found = (_job(function, queues.get(function["FunctionName"], ()), settings) for function in listed)
+    return sorted(found, key=lambda job: job.name)
+
+
+def _job(function: Mapping[str, Any], queues: Iterable[str], settings: Settings) -> JobInfo:
+    variables = function["Environment"]["Variables"]
+    start, domain = f"{settings.schoolbell_stack}-", variables.get("SCHOOLBELL_DOMAIN", "")
+
+    def named(resource: str) -> str:
+        return f"{domain}.{resource.removeprefix(start).removeprefix(f'{domain}-')}"
+
+    own = tuple(sorted(named(queue) for queue in queues if queue.startswith(start)))
+    trigger: Literal["schedule", "queue", "called"] = "queue" if own else "schedule"
+    return JobInfo(
+        name=named(function["FunctionName"]),
+        description=function.get("Description", ""),
+        trigger="called" if variables.get("JOB_TRIGGER") == "called" else trigger,
+        schedule=None,
+        queues=own,
+        has_dry_run=variables.get("JOB_DRY_RUN") == "true",
+        is_critical=variables.get("JOB_CRITICAL") == "true",
+        timeout=timedelta(seconds=function.get("Timeout", 3)),
+    )
+
+
+def schedules(settings: Settings) -> dict[str, ScheduleInfo]:
+    """The schedules of the stack's jobs, by name. They have no `next_run` yet."""
+    return {schedule.name: schedule for schedule in (*_rules(settings), *_scheduled(settings))}
+
+
+def _rules(settings: Settings) -> list[ScheduleInfo]:
+    pages = aws.client("events").get_paginator("list_rules").paginate(NamePrefix=f"{settings.schoolbell_stack}-")
+    return [
+        ScheduleInfo("rule", rule["Name"], rule["ScheduleExpression"], "UTC", rule["State"] == "ENABLED", None)
+        for page in pages
+        for rule in page["Rules"]
+        if rule.get("ScheduleExpression")
+    ]
+
+
+def _scheduled(settings: Settings) -> list[ScheduleInfo]:
+    # One-shots, of which there may be tens of thousands in the group, have names that begin with something else.
+    client = aws.client("scheduler")
+    pages = client.get_paginator("list_schedules").paginate(
+        GroupName=group(settings), NamePrefix=f"{settings.schoolbell_stack}-"
+    )
+    names = [schedule["Name"] for page in pages for schedule in page["Schedules"]]
+    with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+        found = list(pool.map(lambda name: _read(client, name, settings), names))
+    return [info_of(schedule) for schedule in found if schedule]
+
+
+def _read(client: Any, name: str, settings: Settings) -> dict[str, Any] | None:
+    """A schedule; `None` when it was deleted since it was listed."""
+    try:
+        found: dict[str, Any] = client.get_schedule(GroupName=group(settings), Name=name)
+    except Exception as error:
+        if aws.error_code(error) != "ResourceNotFoundException":
+            raise
+        return None
+    return found
+
+
+def info_of(schedule: Mapping[str, Any]) -> ScheduleInfo:
+    """A schedule of EventBridge Scheduler, as `GetSchedule` answers it."""
+    return ScheduleInfo(
+        kind="scheduler",
+        name=schedule["Name"],
+        expression=schedule["ScheduleExpression"],
+        timezone=schedule.get("ScheduleExpressionTimezone") or "UTC",
+        enabled=schedule["State"] == "ENABLED",
+        next_run=None,
+    )
+
+
+def group(settings: Settings) -> str:
+    """The stack's schedule group."""
+    return settings.schedule_group or settings.schoolbell_stack
+
+
+_LAST_TIMES = text(
+    """
+    SELECT job, (SELECT max(scheduled_for) FROM platform.job_runs AS run
+                 WHERE run.job = asked.job AND run.trigger = 'schedule')
+    FROM jsonb_array_elements_text(:jobs) AS asked (job)
+    """
+).bindparams(bindparam("jobs", type_=JSONB))
+
+
+def last_times(connection: Connection, jobs: Iterable[str]) -> dict[str, datetime]:
+    """When the clock last rang each job that it ever rang."""
+    rows = connection.execute(_LAST_TIMES, {"jobs": list(jobs)})
+    return {job: at for job, at in rows if at}
+
+
+def with_next_run(schedule: ScheduleInfo, last: datetime | None, now: datetime) -> ScheduleInfo:
+    """A schedule with its next time; a rate counts from the last time it went off, as AWS does."""
+    if not schedule.enabled:
+        return schedule
+    try:
+        read = parse(schedule.expression, schedule.timezone)
+    except InvalidExpression:  # AWS has it, so it is only this program that cannot read it
+        return schedule
+    if read.interval is None:
+        return replace(schedule, next_run=next(iter(read.occurrences(now, 1)), None))
+    if last is None:
+        return schedule
+    passed = max(0, (now - last) // read.interval)
+    return replace(schedule, next_run=last.astimezone(UTC) + read.interval * (passed + 1))
