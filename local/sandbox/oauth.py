@@ -17,6 +17,8 @@ from local.sandbox.world import PROJECT, TOKEN_LIFE, AccessToken, World
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+AUDIENCE = "https://oauth2.googleapis.com/token"
+"""Whom assertions are for: google-auth names Google's own endpoint, wherever it sends them."""
 
 
 def issue(call: Call, world: World) -> Reply:
@@ -46,7 +48,7 @@ def _issue_to_service_account(assertion: str, call: Call, world: World) -> Reply
     if key is None or account in world.revoked:
         return _refusal(400, "invalid_grant", "Invalid grant: account not found")
     try:
-        jwt.decode(assertion, certs=key, audience=token_url(call))  # type: ignore[no-untyped-call]
+        jwt.decode(assertion, certs=key, audience=[AUDIENCE, token_url(call)])  # type: ignore[no-untyped-call]
     except Exception as error:  # google-auth's, of several kinds
         return _refusal(400, "invalid_grant", f"Invalid JWT: {type(error).__name__}")
     if claims.get("scope") != SCOPE:

@@ -19,6 +19,7 @@ from local.sandbox.world import Sent, World
 _ACCOUNT = re.compile(r"AC[0-9a-f]{32}")
 _PHONE = re.compile(r"\+[1-9]\d{6,14}")
 LONGEST_BODY = 1_600
+NO_PERMISSION = 21408
 
 _RECIPIENTS = {
     "+15005550001": (21211, "The 'To' number is not a valid phone number."),
@@ -61,7 +62,7 @@ def answer(call: Call, segments: list[str], world: World) -> Reply:
     form = {name: values[0] for name, values in parse_qs(call.body.decode(errors="replace")).items()}
     wrong = _wrong(form)
     if wrong:
-        return error(400, *wrong)
+        return error(403 if wrong[0] == NO_PERMISSION else 400, *wrong)
     sid = f"SM{secrets.token_hex(16)}"
     world.messages.append(Sent(service="twilio", account=account, id=sid, to=form["To"], content=form))
     return Reply(

@@ -10,33 +10,7 @@ webhook right).
 from collections.abc import Mapping
 from typing import Protocol
 
-
-class Alert(Protocol):
-    """What is told: `schoolbell.alerts.Alert` by its shape, since a sender needs nothing of what makes alerts."""
-
-    @property
-    def action(self) -> str:
-        """`trigger`, or `resolve` when it is over."""
-
-    @property
-    def key(self) -> str:
-        """What tells this alert from others, at each time it is sent; e.g. `dead-letters/tutoring.auto-complete`."""
-
-    @property
-    def severity(self) -> str:
-        """`critical`, `warning` or `info`."""
-
-    @property
-    def summary(self) -> str:
-        """What happened, in one line."""
-
-    @property
-    def source(self) -> str:
-        """The job, or what else it is about."""
-
-    @property
-    def details(self) -> Mapping[str, str | int | float]:
-        """Figures and names, by what they are."""
+from schoolbell.alerts import Alert
 
 
 class Sender(Protocol):
@@ -59,8 +33,3 @@ class Sender(Protocol):
         Raises:
             schoolbell.notifications.errors.DeliveryError: one of the kinds told apart there.
         """
-
-
-def shortened(text: str, longest: int) -> str:
-    """The text, cut to so many characters, the last of which then says that there was more."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -10,17 +10,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from schoolbell.alerting import Alert, shortened
+from schoolbell.alerts import Alert
 from schoolbell.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings
 
-LONGEST_SUMMARY = 1_024
 LONGEST_KEY = 255
-SEVERITIES = {"critical": "critical", "warning": "warning", "info": "info"}
-OTHERWISE = "error"
-"""PagerDuty's fourth severity, between critical and warning."""
 
 
 class PagerDutyKey(Key):
@@ -71,16 +67,19 @@ def event_of(alert: Alert, stack: str, links: Mapping[str, str]) -> dict[str, An
     event: dict[str, Any] = {"event_action": alert.action, "dedup_key": _dedup_key(stack, alert.key)}
     if alert.action == "resolve":
         return event
+    payload = {
+        "summary": alert.summary,
+        "severity": alert.severity.value,  # all of ours are among PagerDuty's
+        "source": stack,
+        "component": alert.source,
+        "custom_details": alert.details,
+    }
+    if alert.at is not None:
+        payload["timestamp"] = alert.at.isoformat()
     return {
         **event,
         "client": "Schoolbell",
-        "payload": {
-            "summary": shortened(alert.summary, LONGEST_SUMMARY),
-            "severity": SEVERITIES.get(alert.severity, OTHERWISE),
-            "source": stack,
-            "component": alert.source,
-            "custom_details": dict(alert.details),
-        },
+        "payload": payload,
         "links": [{"href": href, "text": title} for title, href in links.items()],
     }
 

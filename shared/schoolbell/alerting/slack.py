@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr, field_validator
 
-from schoolbell.alerting import Alert, shortened
+from schoolbell.alerts import Alert, Detail, Severity
 from schoolbell.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http
 from schoolbell.notifications.secrets import Key, Secret
@@ -26,9 +26,9 @@ MOST_DETAILS = 30
 MOST_LINKS = 5
 
 LOOKS: Final = {
-    "critical": ("🔴", "Critical", "#b42318"),
-    "warning": ("🟠", "Warning", "#b54708"),
-    "info": ("🔵", "Info", "#175cd3"),
+    Severity.CRITICAL: ("🔴", "Critical", "#b42318"),
+    Severity.WARNING: ("🟠", "Warning", "#b54708"),
+    Severity.INFO: ("🔵", "Info", "#175cd3"),
 }
 """Sign, word and colour of the bar, by severity."""
 OVER: Final = ("🟢", "Resolved", "#067647")
@@ -84,8 +84,8 @@ def message_of(alert: Alert, stack: str, links: Mapping[str, str]) -> dict[str, 
     """The message of an alert: what happened, as phones show it too; beside a bar in its colour the details, links, and
     where it comes from.
     """
-    sign, word, colour = OVER if alert.action == "resolve" else LOOKS.get(alert.severity, LOOKS["warning"])
-    summary = _shown(" ".join(alert.summary.split()), SUMMARY)
+    sign, word, colour = OVER if alert.action == "resolve" else LOOKS[alert.severity]
+    summary = _shown(alert.summary, SUMMARY)
     blocks = list(_details(alert.details))
     if links:
         shown = list(links.items())[:MOST_LINKS]
@@ -98,7 +98,7 @@ def message_of(alert: Alert, stack: str, links: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _details(details: Mapping[str, str | int | float]) -> Iterator[dict[str, Any]]:
+def _details(details: Mapping[str, Detail]) -> Iterator[dict[str, Any]]:
     shown = list(details.items())[:MOST_DETAILS]
     for some in batched(shown, FIELDS_IN_A_BLOCK, strict=False):
         fields = [_text(f"*{_shown(name, NAME)}*\n{_shown(str(value), VALUE) or '–'}") for name, value in some]
@@ -117,7 +117,8 @@ def _link(title: str, href: str) -> str:
 
 
 def _shown(text: str, longest: int) -> str:
-    return escaped(shortened(text, longest))
+    """The text escaped, and cut to so many characters, the last of which then says that there was more."""
+    return escaped(text if len(text) <= longest else f"{text[: longest - 1]}…")
 
 
 def escaped(text: str) -> str:

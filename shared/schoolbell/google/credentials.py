@@ -119,7 +119,7 @@ class OAuthTokens:
                 if not self._read():
                     raise
                 self._credentials.refresh(self._ask)
-        except GoogleAuthError as error:
+        except (GoogleAuthError, TypeError, ValueError) as error:
             # 5xx and refusals were told apart before google-auth saw them; this is an answer that makes no sense.
             raise Unavailable(f"token: {type(error).__name__}") from None
 

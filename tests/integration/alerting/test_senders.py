@@ -1,8 +1,7 @@
 """PagerDuty and Slack are told, over real HTTP, and what they answer is told apart."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from schoolbell import aws
 from schoolbell.alerting import Sender
 from schoolbell.alerting.pagerduty import pagerduty_of
 from schoolbell.alerting.slack import slack_of
+from schoolbell.alerts import Alert
 from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.settings import Settings
 from tests.fixtures.services import Services
@@ -19,16 +19,18 @@ pytestmark = pytest.mark.usefixtures("keys_of_services")
 SENDERS = ("pagerduty", "slack")
 
 
-@dataclass(frozen=True)
-class Alert:
-    """An alert of the shape that senders ask for."""
-
-    action: str = "trigger"
-    key: str = "dead-letters/tutoring.auto-complete"
-    severity: str = "critical"
-    summary: str = "12 messages of tutoring.auto-complete are dead"
-    source: str = "platform.dead-letter-sweep"
-    details: Mapping[str, str | int | float] = field(default_factory=lambda: {"messages": 12, "oldest": "3 h"})
+def alert(**fields: Any) -> Alert:
+    return Alert.model_validate(
+        {
+            "key": "dead-letters/tutoring.auto-complete",
+            "severity": "critical",
+            "summary": "12 messages of tutoring.auto-complete are dead",
+            "source": "platform.dead-letter-sweep",
+            "details": {"messages": 12, "oldest": "3 h"},
+            "at": datetime(2026, 3, 2, 10, 0, tzinfo=UTC),
+            **fields,
+        }
+    )
 
 
 @pytest.fixture
@@ -42,11 +44,12 @@ def sender(name: str, settings: Settings) -> Sender:
 
 
 def test_an_alert_opens_an_incident(services: Services, settings: Settings) -> None:
-    pagerduty_of(settings).send(Alert(), {"Runbook": "https://example.com/runbook"})
+    pagerduty_of(settings).send(alert(), {"Runbook": "https://example.com/runbook"})
     (incident,) = services.incidents()
     assert incident["status"] == "triggered"
     assert incident["summary"] == "12 messages of tutoring.auto-complete are dead"
     assert incident["severity"] == "critical"
+    assert incident["timestamp"] == "2026-03-02T10:00:00+00:00"
     assert incident["custom_details"] == {"messages": 12, "oldest": "3 h"}
     (event,) = services.sent("pagerduty")
     assert event["links"] == [{"href": "https://example.com/runbook", "text": "Runbook"}]
@@ -54,14 +57,14 @@ def test_an_alert_opens_an_incident(services: Services, settings: Settings) -> N
 
 def test_an_alert_told_again_opens_no_second_incident(services: Services, settings: Settings) -> None:
     for _ in range(3):
-        pagerduty_of(settings).send(Alert())
+        pagerduty_of(settings).send(alert())
     assert [(incident["status"], incident["events"]) for incident in services.incidents()] == [("triggered", 3)]
 
 
 def test_an_alert_that_is_over_closes_its_incident_and_no_other(services: Services, settings: Settings) -> None:
-    pagerduty_of(settings).send(Alert())
-    pagerduty_of(settings).send(Alert(key="another"))
-    pagerduty_of(settings).send(Alert(action="resolve"))
+    pagerduty_of(settings).send(alert())
+    pagerduty_of(settings).send(alert(key="another"))
+    pagerduty_of(settings).send(alert(action="resolve"))
     states = {incident["dedup_key"]: incident["status"] for incident in services.incidents()}
     assert states == {
         "schoolbell/dead-letters/tutoring.auto-complete": "resolved",
@@ -73,16 +76,16 @@ def test_stacks_that_share_an_integration_do_not_close_each_others_incidents(
     services: Services, settings: Settings
 ) -> None:
     services.set_key("pagerduty", routing_key=keys.ROUTING_KEY)
-    pagerduty_of(settings).send(Alert())
+    pagerduty_of(settings).send(alert())
     other = settings.model_copy(update={"schoolbell_stack": "other"})
     Services(services.sandbox, services.url, "other").set_key("pagerduty", routing_key=keys.ROUTING_KEY)
-    pagerduty_of(other).send(Alert(action="resolve"))
+    pagerduty_of(other).send(alert(action="resolve"))
     assert [incident["status"] for incident in services.incidents()] == ["triggered"]
 
 
 @pytest.mark.parametrize("action", ["trigger", "resolve"])
 def test_a_message_says_what_happened(services: Services, settings: Settings, action: str) -> None:
-    slack_of(settings).send(Alert(action=action), {"Runbook": "https://example.com/runbook"})
+    slack_of(settings).send(alert(action=action), {"Runbook": "https://example.com/runbook"})
     (message,) = services.sent("slack")
     word = {"trigger": "🔴 *Critical:*", "resolve": "🟢 *Resolved:*"}[action]
     assert message["text"] == f"{word} 12 messages of tutoring.auto-complete are dead"
@@ -93,15 +96,15 @@ def test_a_message_says_what_happened(services: Services, settings: Settings, ac
 
 @pytest.mark.parametrize("name", SENDERS)
 def test_the_longest_alert_is_within_the_services_limits(services: Services, settings: Settings, name: str) -> None:
-    details: dict[str, str | int | float] = {f"{number:03}{'<&>' * 100}": "&<>" * 900 for number in range(70)}
-    longest = Alert(key="k" * 900, summary="<!channel> & " * 400, source="s" * 900, details=details)
+    details = {f"{number:03}{'<&>' * 100}": "&<>" * 900 for number in range(70)}
+    longest = alert(key="k" * 255, summary="<!channel> & " * 78, source="<" * 255, details=details)
     sender(name, settings).send(longest, {"<t>" * 300: "https://example.com/?a=1&b=|2"})
     assert len(services.sent(name)) == 1
 
 
 def test_long_keys_stay_apart(services: Services, settings: Settings) -> None:
-    pagerduty_of(settings).send(Alert(key="k" * 300 + "1"))
-    pagerduty_of(settings).send(Alert(key="k" * 300 + "2"))
+    pagerduty_of(settings).send(alert(key="k" * 254 + "1"))
+    pagerduty_of(settings).send(alert(key="k" * 254 + "2"))
     assert len(services.incidents()) == 2
 
 
@@ -114,7 +117,7 @@ def test_without_a_secret_it_is_not_configured_until_there_is_one(
     client.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
     assert not sender(name, settings).is_configured()
     with pytest.raises(Refused, match="does not exist"):
-        sender(name, settings).send(Alert())
+        sender(name, settings).send(alert())
     client.create_secret(Name=secret_id, SecretString=kept)
     assert sender(name, settings).is_configured()
 
@@ -132,7 +135,7 @@ def test_a_secret_that_is_not_as_it_should_be_is_refused_without_repeating_it(
 ) -> None:
     services.set_key(name, **fields)
     with pytest.raises(Refused, match=r"routing_key|webhook_url") as refused:
-        sender(name, settings).send(Alert())
+        sender(name, settings).send(alert())
     assert "example.com" not in str(refused.value)
 
 
@@ -157,7 +160,7 @@ def test_failures_are_told_apart(
 ) -> None:
     services.fail(name, **fault)
     with pytest.raises(DeliveryError) as raised:
-        sender(name, settings).send(Alert())
+        sender(name, settings).send(alert())
     assert type(raised.value) is kind
     if isinstance(raised.value, NotNow):
         assert raised.value.retry_after == timedelta(seconds=42)
@@ -170,7 +173,7 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(services: Services, set
     services.fail(name, delay=3)
     hasty = settings.model_copy(update={"provider_timeout": timedelta(milliseconds=100)})
     with pytest.raises(Uncertain, match="ReadTimeoutError"):
-        sender(name, hasty).send(Alert())
+        sender(name, hasty).send(alert())
 
 
 @pytest.mark.parametrize("name", SENDERS)
@@ -178,7 +181,7 @@ def test_nobody_there_is_no_answer_that_could_have_been_lost(services: Services,
     nowhere = settings.model_copy(update={"pagerduty_url": "http://127.0.0.1:9"})
     services.set_key("slack", webhook_url="http://127.0.0.1:9/services/T/B/x")
     with pytest.raises(Unwell) as unwell:
-        sender(name, nowhere).send(Alert())
+        sender(name, nowhere).send(alert())
     assert not isinstance(unwell.value, Uncertain)
 
 
@@ -192,14 +195,14 @@ def test_nobody_there_is_no_answer_that_could_have_been_lost(services: Services,
 def test_a_key_that_was_replaced_is_read_again(
     services: Services, settings: Settings, name: str, old: str, new: dict[str, str]
 ) -> None:
-    sender(name, settings).send(Alert())
+    sender(name, settings).send(alert())
     services.revoke(old)
     services.set_key(name, **{field: value.format(url=services.url) for field, value in new.items()})
-    sender(name, settings).send(Alert())
+    sender(name, settings).send(alert())
     assert len(services.sent(name)) == 2
 
 
 def test_a_webhook_that_is_gone_is_for_an_operator_to_mend(services: Services, settings: Settings) -> None:
     services.revoke(keys.WEBHOOK)
     with pytest.raises(Refused, match="slack: 404 no_service"):
-        slack_of(settings).send(Alert())
+        slack_of(settings).send(alert())

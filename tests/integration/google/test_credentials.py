@@ -131,3 +131,9 @@ def test_nothing_secret_is_logged(
         drive.find_copy("x")
     ours = [record.getMessage() for record in caplog.records if record.name.startswith(("schoolbell", "google"))]
     assert not any("ya29" in message or "Bearer" in message for message in ours)
+
+
+def test_a_token_endpoint_that_answers_nonsense_is_not_now(google: Google, drive: GoogleDrive) -> None:
+    google.fail(path="^/token", garbage=True)
+    with pytest.raises(Unavailable):
+        drive.find_copy("x")

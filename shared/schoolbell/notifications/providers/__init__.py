@@ -29,6 +29,8 @@ class Outgoing:
     """The idempotency key: the same at each attempt to send this message to this address, and no other's."""
     data: Mapping[str, str] = field(default_factory=dict)
     """What the application on the device gets beside the text of a push message."""
+    is_urgent: bool = False
+    """Whether it is of high priority: a device is woken for it, and a text message goes the more reliable way."""
 
 
 class Provider(Protocol):
