@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def command(options: argparse.Namespace) -> int:
     home = Home(options.home)
     match options.command:
         case "up":
-            stack.up(home, options.stack, enforce_iam=os.environ.get("AUTH", "").lower() in ("1", "true", "yes"))
+            enforce_iam = os.environ.get("AUTH", "").lower() in ("1", "true", "yes")
+            stack.up(home, options.stack, enforce_iam=enforce_iam, parameters=parameters())
         case "down":
             stack.down(home, purge=options.purge)
         case "status":
@@ -68,6 +70,19 @@ def command(options: argparse.Namespace) -> int:
                 bundle.build()
                 current.note = f"for {bundle.architecture()}, in {bundle.BUILT}"
     return 0
+
+
+def parameters() -> dict[str, str]:
+    """The template's parameters that the environment gives: PARAMETERS="EmailProvider=sendgrid SmsProvider=twilio".
+
+    Raises:
+        CommandError: one has no value.
+    """
+    given = shlex.split(os.environ.get("PARAMETERS", ""))
+    unclear = [each for each in given if "=" not in each]
+    if unclear:
+        raise CommandError(f"PARAMETERS: expected Name=value, got {' '.join(unclear)}")
+    return dict(each.split("=", 1) for each in given)
 
 
 def running(home: Home) -> State:

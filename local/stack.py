@@ -1,8 +1,10 @@
 """Bringing an instance of the embedded stack up and down."""
 
+import json
 import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
@@ -28,8 +30,14 @@ SETTINGS: Final = {
 """PostgreSQL's settings, for honest speed: what is committed is on the disk."""
 
 
-def up(home: Home, stack: str, *, enforce_iam: bool) -> None:
+def up(home: Home, stack: str, *, enforce_iam: bool, parameters: Mapping[str, str] | None = None) -> None:
     """Start what isn't running, and bring what is up to date with the code. Nothing happens when nothing changed.
+
+    Args:
+        home: where the instance keeps its files.
+        stack: its name.
+        enforce_iam: whether roles may do no more than they may on AWS.
+        parameters: values of the root template's parameters, other than this machine's.
 
     Raises:
         CommandError, ProcessError, PostgresError: a step failed; what was started keeps running for a look at it.
@@ -47,14 +55,15 @@ def up(home: Home, stack: str, *, enforce_iam: bool) -> None:
             built = bundle.build()
             current.note = f"template, layers and functions for {bundle.architecture()}"
         sandbox = endpoint(state.ports["sandbox"]) if "sandbox" in state.ports else "http://127.0.0.1:9"
-        wanted = sha256("\n".join([built, database, sandbox]).encode()).hexdigest()
+        given = json.dumps(dict(parameters or {}), sort_keys=True)
+        wanted = sha256("\n".join([built, database, sandbox, given]).encode()).hexdigest()
         if state.deployed != wanted:
             state.deployed = ""
             home.remember(state)
             with step("Deploy") as current:
                 port = state.ports["emulator"]
                 secret = deployment.put_database_secret(stack, port, database)
-                deployment.deploy(stack, port, deployment.parameters(secret, sandbox))
+                deployment.deploy(stack, port, {**deployment.parameters(secret, sandbox), **(parameters or {})})
                 current.note = f"stack {stack}, by the SAM CLI"
             state.deployed = wanted
             home.remember(state)
