@@ -30,6 +30,7 @@ from tests.performing import Performer
 pytest_plugins = [
     "tests.fixtures.database",
     "tests.fixtures.google",
+    "tests.fixtures.notifications",
     "tests.fixtures.one_shots",
     "tests.fixtures.processes",
     "tests.fixtures.services",

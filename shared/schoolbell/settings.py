@@ -37,6 +37,10 @@ class Settings(BaseModel):
     email_provider: Literal["ses", "sendgrid"] = "ses"
     sms_provider: Literal["sns", "twilio"] = "sns"
     push_provider: Literal["fcm"] = "fcm"
+    # What Amazon grants at first, and a tenth of what Firebase does; docs/notifications.md says how to raise them.
+    emails_a_second: int = Field(default=14, ge=1)
+    sms_a_second: int = Field(default=20, ge=1)
+    pushes_a_second: int = Field(default=1_000, ge=1)
     provider_timeout: timedelta = timedelta(seconds=5)
     """How long a provider may take to answer; source 001."""
     email_from: str = "no-reply@example.com"

@@ -49,6 +49,7 @@ class Outgoing:
     destination: str
     body: str
     tenant: str | None
+    attributes: Mapping[str, str] | None = None
 
 
 class Outbox:
@@ -72,6 +73,7 @@ class Outbox:
         dedup_key: str,
         tenant: UUID | None = None,
         available_at: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Writes one message; a second one with the same `dedup_key` is not sent.
 
@@ -82,6 +84,7 @@ class Outbox:
             dedup_key: names the event, e.g. `waitlist-offer/<entry id>`.
             tenant: whose work it is, where the queue is fair between tenants.
             available_at: not sent before; at once if not given.
+            attributes: go with the message beside its body; ids and reasons, nothing personal.
         """
         row = {
             "destination": destination,
@@ -89,6 +92,7 @@ class Outbox:
             "dedup_key": dedup_key,
             "tenant": str(tenant) if tenant else None,
             "available_at": available_at or self._clock(),
+            "attributes": attributes and dict(attributes),
             **self._claimed(),
         }
         statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["dedup_key"])
@@ -137,7 +141,7 @@ _READ_CLAIMED = text(
     SELECT id::text, destination,
            -- a payload that is a text and no object is a message's body as it is, to the letter
            CASE jsonb_typeof(payload) WHEN 'string' THEN payload #>> '{}' ELSE payload::text END,
-           tenant
+           tenant, attributes
     FROM platform.outbox
     WHERE claimed_by = :claim AND sent_at IS NULL AND available_at <= :now AND id > :after
     ORDER BY id
@@ -272,7 +276,8 @@ def _invoke(batch: Sequence[Outgoing], function: str) -> dict[str, str]:
 
 
 def _attributes(message: Outgoing) -> dict[str, dict[str, str]]:
-    return {OUTBOX_ID: {"DataType": "String", "StringValue": message.id}}
+    named = {**(message.attributes or {}), OUTBOX_ID: message.id}
+    return {name: {"DataType": "String", "StringValue": value} for name, value in named.items()}
 
 
 _HANDLED = text(

@@ -337,7 +337,7 @@ NOT_PERSONAL: Mapping[str, set[str]] = {
         "sent_by",
     },
     "platform.push_tokens": {"person"},
-    "platform.outbox": {"destination", "payload", "dedup_key", "tenant", "last_error"},
+    "platform.outbox": {"destination", "payload", "dedup_key", "tenant", "last_error", "attributes"},
     "platform.watermarks": {"name"},
     "tutoring.teachers": {"name", "email", "timezone"},  # of a teacher
     "tutoring.calendar_connections": {"calendar_id", "secret_id", "status"},  # of a teacher

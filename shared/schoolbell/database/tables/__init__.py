@@ -25,6 +25,7 @@ from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Uuid,
 
 MENTION: Final = "mention"
 ERASED_NAME: Final = "Erased student"
+ERASED_RECIPIENT: Final = "erased"
 
 metadata = MetaData(
     naming_convention={

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from schoolbell.database.tables import (
+    ERASED_RECIPIENT,
     MENTION,
     created_at,
     metadata,
@@ -184,6 +185,7 @@ outbox = Table(
     moment("handled_at"),
     _count("attempts"),
     Column("last_error", Text),
+    Column("attributes", JSONB(none_as_null=True)),  # message attributes: text by name
     created_at(),
     UniqueConstraint("dedup_key"),
     Index("ix_outbox_unsent", "available_at", "id", postgresql_where=text("sent_at IS NULL")),
@@ -321,7 +323,11 @@ notifications = Table(
     uuid_key(),
     Column("channel", Text, nullable=False),
     Column(
-        "recipient", Text, nullable=False, info=personal("erased"), comment="teacher/<id>, student/<id>, an address"
+        "recipient",
+        Text,
+        nullable=False,
+        info=personal(ERASED_RECIPIENT),
+        comment="teacher/<id>, student/<id>, an address",
     ),
     Column("template", Text, nullable=False),
     Column("data", JSONB(none_as_null=True), server_default=text("'{}'"), info=personal()),  # null: erased

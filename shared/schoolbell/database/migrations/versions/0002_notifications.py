@@ -14,6 +14,9 @@ STUDENT = "CASE WHEN person ~* '^student/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{1
 
 
 def upgrade() -> None:
+    op.add_column(
+        "outbox", sa.Column("attributes", postgresql.JSONB(none_as_null=True), nullable=True), schema="platform"
+    )
     create_tables()
     for table in TOUCHED:
         op.execute(
