@@ -87,7 +87,7 @@ def test_function_answers_its_event(
         answers = [running.invoke(event), running.invoke(event)]  # in one execution environment, as on AWS
     for answer in answers:
         assert isinstance(answer, dict), running.log
-        if bundle().queue(function.job):
+        if bundle().queues(function.job):
             assert answer == {"batchItemFailures": []}
     if "scheduled_for" in event or "detail-type" in event:
         assert answers[0]["status"] == "completed"

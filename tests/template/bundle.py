@@ -145,6 +145,18 @@ class Bundle:
         """The properties of a job's queue, if it has one."""
         return self.templates[job.domain].properties(f"{job.logical_id}Queue") or None
 
+    def queues(self, job: Job) -> dict[str, dict[str, Json]]:
+        """The properties of the queues that ring a job, by name: its own, and those that it shares a function with."""
+        template = self.templates[job.domain]
+        sources = {
+            mapping["EventSourceArn"].rpartition(":")[2]
+            for _, mapping in template.of_type("AWS::Lambda::EventSourceMapping")
+            if mapping["FunctionName"] == job.resource_name
+        }
+        found = {queue["QueueName"]: queue for _, queue in template.of_type("AWS::SQS::Queue")}
+        own = [own] if (own := self.queue(job)) else []
+        return {queue["QueueName"]: queue for queue in (*own, *(found[name] for name in sorted(sources)))}
+
     def copy(self) -> "Bundle":
         """A copy that can be broken."""
         return deepcopy(self)

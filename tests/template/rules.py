@@ -229,7 +229,7 @@ def the_catalogue_knows_what_a_job_can_and_how_much_it_matters(bundle: Bundle) -
 def every_queue_has_a_dead_letter_queue(bundle: Bundle) -> Iterator[str]:
     for job, queue in _queues(bundle):
         arn = queue.get("RedrivePolicy", {}).get("deadLetterTargetArn", "")
-        yield from _differs(f"{job}: the queue's dead letters", arn.rpartition(":")[2], f"{job.resource_name}-dlq")
+        yield from _differs(f"{job}: the queue's dead letters", arn.rpartition(":")[2], f"{queue['QueueName']}-dlq")
 
 
 @rule
@@ -260,8 +260,8 @@ def messages_are_hidden_for_six_timeouts(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def concurrency_is_limited_at_the_queue(bundle: Bundle) -> Iterator[str]:
-    for job, _ in _queues(bundle):
-        mapping = _mapping(bundle, job)
+    for job, queue in _queues(bundle):
+        mapping = _mapping(bundle, job, queue["QueueName"])
         if not 2 <= mapping.get("ScalingConfig", {}).get("MaximumConcurrency", 0) <= 1000:
             yield f"{job}: no MaximumConcurrency at its queue"
     for job in bundle.jobs:
@@ -271,8 +271,8 @@ def concurrency_is_limited_at_the_queue(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def batches_report_their_failures(bundle: Bundle) -> Iterator[str]:
-    for job, _ in _queues(bundle):
-        mapping = _mapping(bundle, job)
+    for job, queue in _queues(bundle):
+        mapping = _mapping(bundle, job, queue["QueueName"])
         if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
             yield f"{job}: one failed message would bring the whole batch back"
         if mapping.get("BatchSize", 10) > 10 and mapping.get("MaximumBatchingWindowInSeconds", 0) < 1:
@@ -528,14 +528,14 @@ def _list(value: Json) -> list[Any]:
 
 def _queues(bundle: Bundle) -> Iterator[tuple[Job, dict[str, Json]]]:
     for job in bundle.jobs:
-        if queue := bundle.queue(job):
+        for queue in bundle.queues(job).values():
             yield job, queue
 
 
-def _mapping(bundle: Bundle, job: Job) -> dict[str, Json]:
+def _mapping(bundle: Bundle, job: Job, queue: str) -> dict[str, Json]:
     """The event source mapping from a job's queue to its function; empty if there is none."""
     for _, mapping in bundle.templates[job.domain].of_type("AWS::Lambda::EventSourceMapping"):
-        if mapping["FunctionName"] == job.resource_name and mapping["EventSourceArn"].endswith(f":{job.resource_name}"):
+        if mapping["FunctionName"] == job.resource_name and mapping["EventSourceArn"].endswith(f":{queue}"):
             return mapping
     return {}
 
@@ -586,11 +586,12 @@ def _misfits(bundle: Bundle, job: Job, text: str) -> Iterator[str]:
         return
     if not isinstance(event, dict):
         yield f"{job}: its event is not an object"
-    elif bundle.queue(job):
+    elif queues := bundle.queues(job):
         for record in event.get("Records", [{}]):
             arn = str(record.get("eventSourceARN", ""))
             yield from _differs(f"{job}: eventSource in its event", record.get("eventSource"), "aws:sqs")
-            yield from _differs(f"{job}: the queue in its event", arn.rpartition(":")[2], job.resource_name)
+            if arn.rpartition(":")[2] not in queues:
+                yield f"{job}: the queue in its event is {arn.rpartition(':')[2]}, not one of {', '.join(queues)}"
 
 
 def _has_switch(root: Template, domain: str) -> bool:

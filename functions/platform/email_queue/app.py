@@ -26,7 +26,7 @@ class HandedOver(Result):
     messages: int
 
 
-@scheduled_job("platform.email-queue", singleton=True)
+@scheduled_job("platform.email-queue")
 def handler(job: JobContext) -> HandedOver:
     def next_ones(connection: Connection, cursor: Cursor) -> Chunk | None:
         row = notifications.c
