@@ -49,6 +49,13 @@ class Settings(BaseModel):
     twilio_url: str = "https://api.twilio.com"
     fcm_url: str = "https://fcm.googleapis.com"
     pagerduty_url: str = "https://events.pagerduty.com"
+    pagerduty_severity: Literal["critical", "warning", "info"] = "critical"
+    slack_severity: Literal["critical", "warning", "info"] = "warning"
+    """What is less severe is not told there."""
+    time_limit_percent: float = Field(default=90, gt=0)
+    """A run that took more of its function's timeout raises an alert."""
+    usual_duration_factor: float = Field(default=2, gt=1)
+    """A scheduled run that took longer than this many times its job's average raises an alert."""
 
     def resource_name(self, job: str) -> str:
         """The name that a job's function, queue and schedule share.
@@ -57,6 +64,11 @@ class Settings(BaseModel):
         'prod-tutoring-calendar-sync'
         """
         return f"{self.schoolbell_stack}-{job.replace('.', '-')}"
+
+    @property
+    def metrics_namespace(self) -> str:
+        """Where this stack's metrics are in CloudWatch, apart from those of another stack in the account."""
+        return f"Schoolbell/{self.schoolbell_stack}"
 
     def provider_secret(self, service: str) -> str:
         """The name of the secret with an outside service's key, e.g. `sendgrid`.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from schoolbell.alerts import Severity
 from schoolbell.jobs.context import HAND_ON_BELOW
 from schoolbell.settings import Settings
 from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops
@@ -431,6 +432,79 @@ def other_services_act_for_this_account_only(bundle: Bundle) -> Iterator[str]:
                 condition = statement.get("Condition", {}).get("StringEquals", {})
                 if service != "lambda.amazonaws.com" and condition.get("aws:SourceAccount") != ACCOUNT:
                     yield f"{domain}: {logical_id} may be assumed by {service} for any account"
+
+
+# ---- alarms
+
+
+@rule
+def every_queue_alarms_when_it_falls_behind(bundle: Bundle) -> Iterator[str]:
+    """Jobs with several queues have several; the queues are what counts."""
+    for domain, template in bundle.domains.items():
+        watched = {
+            (alarm["MetricName"], dimension["Value"])
+            for _, alarm in template.of_type("AWS::CloudWatch::Alarm")
+            for dimension in alarm.get("Dimensions", [])
+            if dimension["Name"] == "QueueName"
+        }
+        for logical_id, queue in template.of_type("AWS::SQS::Queue"):
+            for metric in ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"):
+                if not queue["QueueName"].endswith("-dlq") and (metric, queue["QueueName"]) not in watched:
+                    yield f"{domain}: nothing alarms of {metric} of {logical_id}"
+
+
+@rule
+def every_critical_job_alarms_when_it_fails(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        alarm = bundle.templates[job.domain].properties(f"{job.logical_id}Failed")
+        variables = bundle.function(job).get("Environment", {}).get("Variables", {})
+        expected = [{"Name": "service", "Value": job.name}] if variables.get("JOB_CRITICAL") == "true" else None
+        yield from _differs(f"{job}: what alarms of its failures", alarm.get("Dimensions"), expected)
+        if alarm:
+            yield from _differs(f"{job}: its alarm without a run", alarm.get("TreatMissingData"), "ignore")
+
+
+@rule
+def alarms_say_what_the_router_reads(bundle: Bundle) -> Iterator[str]:
+    topic = bundle.root.properties("Alerts").get("TopicName")
+    for domain, template in bundle.templates.items():
+        for logical_id, alarm in template.of_type("AWS::CloudWatch::Alarm"):
+            if not re.fullmatch(rf"{STACK}-[a-z-]+(/[a-z.-]+)?", alarm.get("AlarmName", "")):
+                yield f"{domain}: {logical_id} is called {alarm.get('AlarmName')}, not {STACK}-<kind>/<what>"
+            if not re.match(rf"({'|'.join(Severity)}): \S", alarm.get("AlarmDescription", "")):
+                yield f"{domain}: {logical_id} does not begin its description with how severe it is"
+            for action in ("AlarmActions", "OKActions"):
+                told = [arn.rpartition(":")[2] for arn in alarm.get(action, [])]
+                yield from _differs(f"{domain}: {action} of {logical_id}", told, [topic])
+
+
+@rule
+def alarms_are_of_this_stacks_metrics(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, alarm in template.of_type("AWS::CloudWatch::Alarm"):
+            metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each]
+            for metric in metrics or [alarm]:
+                namespace = metric.get("Namespace", "")
+                if not namespace.startswith("AWS/") and namespace != Settings(schoolbell_stack=STACK).metrics_namespace:
+                    yield f"{domain}: {logical_id} alarms of metrics in {namespace}, where no function writes"
+
+
+@rule
+def alarms_reach_their_topic(bundle: Bundle) -> Iterator[str]:
+    """CloudWatch may not use the key that AWS manages for SNS: what it sends there is dropped without a word."""
+    topic = bundle.root.properties("Alerts")
+    if "alias/" in str(topic.get("KmsMasterKeyId", "alias/")):
+        yield "the topic of the alarms has no key of its own"
+    for policy in ("AlertsPolicy", "AlertsKey"):
+        properties = bundle.root.properties(policy)
+        document = properties.get("PolicyDocument") or properties.get("KeyPolicy") or {"Statement": []}
+        services = [
+            statement["Principal"].get("Service")
+            for statement in document["Statement"]
+            if isinstance(statement["Principal"], dict)
+        ]
+        if "cloudwatch.amazonaws.com" not in services:
+            yield f"{policy} keeps CloudWatch out"
 
 
 # ---- encryption

@@ -197,6 +197,31 @@ BREAKS: dict[str, list[Break]] = {
     "other_services_act_for_this_account_only": [
         lambda b: tutoring(b, "OneShotRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
     ],
+    "every_queue_alarms_when_it_falls_behind": [
+        lambda b: b.templates["tutoring"].resources.pop("AutoCompleteBacklog"),
+        lambda b: tutoring(b, "AutoCompleteOldest")["Dimensions"][0].update(Value="another"),
+        lambda b: tutoring(b, "AutoCompleteOldest").update(MetricName="NumberOfMessagesSent"),
+    ],
+    "every_critical_job_alarms_when_it_fails": [
+        lambda b: b.templates["tutoring"].resources.pop("DataRetentionFailed"),
+        lambda b: tutoring(b, "DataRetention")["Environment"]["Variables"].pop("JOB_CRITICAL"),
+        lambda b: tutoring(b, "DataRetentionFailed")["Dimensions"][0].update(Value="tutoring.drive-sync"),
+        lambda b: tutoring(b, "DataRetentionFailed").update(TreatMissingData="notBreaching"),
+    ],
+    "alarms_say_what_the_router_reads": [
+        lambda b: tutoring(b, "AutoCompleteBacklog").update(AlarmName="backlog"),
+        lambda b: tutoring(b, "AutoCompleteBacklog").update(AlarmDescription="many messages wait"),
+        lambda b: tutoring(b, "AutoCompleteBacklog").pop("OKActions"),
+        lambda b: tutoring(b, "AutoCompleteBacklog").update(AlarmActions=["arn:aws:sns:eu-central-1:1:other"]),
+    ],
+    "alarms_are_of_this_stacks_metrics": [
+        lambda b: tutoring(b, "DataRetentionFailed").update(Namespace="Schoolbell"),
+    ],
+    "alarms_reach_their_topic": [
+        lambda b: root(b, "Alerts").update(KmsMasterKeyId="alias/aws/sns"),
+        lambda b: root(b, "AlertsPolicy")["PolicyDocument"]["Statement"].pop(),
+        lambda b: root(b, "AlertsKey")["KeyPolicy"]["Statement"].pop(),
+    ],
     "data_is_encrypted": [
         lambda b: tutoring(b, "AutoCompleteQueue").update(SqsManagedSseEnabled=False),
         lambda b: root(b, "StudentNotifications").pop("KmsMasterKeyId"),

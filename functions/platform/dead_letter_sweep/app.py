@@ -20,6 +20,7 @@ from schoolbell import aws, standing_alerts
 from schoolbell.alerts import Alert, Severity
 from schoolbell.jobs import JobContext, Result, dead_letters, scheduled_job
 from schoolbell.jobs.dead_letters import SETTLED, Found
+from schoolbell.jobs.observability import count_alert
 from schoolbell.settings import Settings
 
 ALERTS: Final = "dead-letters/"
@@ -57,9 +58,11 @@ def handler(job: JobContext) -> Swept:
     seen = [record_what_is_there(job, look) for look in looks]
     gone = [resolve_what_has_gone(job, look) for look in looks]
     raise_alerts(job, looks)
+    messages = sum(look.number for look in looks)
+    count_alert(job.name, "DeadLetters", messages)
     return Swept(
         queues=len(looks),
-        messages=sum(look.number for look in looks),
+        messages=messages,
         recorded=sum(found.recorded for found in seen),
         reopened=sum(found.reopened for found in seen),
         redriven=sum(redriven for redriven, _ in gone),

@@ -5,7 +5,7 @@ from datetime import timedelta
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-NAMESPACE = "Schoolbell"
+from schoolbell.settings import settings
 
 
 def logger_of(job: str) -> Logger:
@@ -15,7 +15,7 @@ def logger_of(job: str) -> Logger:
 
 def count_run(job: str, *, failures: int, items: int, duration: timedelta) -> None:
     """Writes the metrics of one run in the embedded metric format: runs, failures, items and duration, by job."""
-    metrics = Metrics(namespace=NAMESPACE, service=job)
+    metrics = Metrics(namespace=settings().metrics_namespace, service=job)
     metrics.add_metric("Runs", MetricUnit.Count, 1)
     metrics.add_metric("Failures", MetricUnit.Count, failures)
     metrics.add_metric("Items", MetricUnit.Count, items)
@@ -25,6 +25,6 @@ def count_run(job: str, *, failures: int, items: int, duration: timedelta) -> No
 
 def count_alert(job: str, alert: str, value: int) -> None:
     """Writes a metric that an alarm watches, e.g. `OverdueErasureRequests`."""
-    metrics = Metrics(namespace=NAMESPACE, service=job)
+    metrics = Metrics(namespace=settings().metrics_namespace, service=job)
     metrics.add_metric(alert, MetricUnit.Count, value)
     metrics.flush_metrics()

@@ -34,6 +34,7 @@ from aws_lambda_powertools.utilities.circuit_breaker import (
 
 from schoolbell import aws
 from schoolbell.resilience.errors import CircuitOpen
+from schoolbell.settings import settings
 
 if TYPE_CHECKING:  # the package imports boto3
     from aws_lambda_powertools.utilities.circuit_breaker.persistence import CircuitBreakerDynamoDBPersistence
@@ -147,12 +148,12 @@ def forget_circuits() -> None:
 
 
 def _count_transition(transition: CircuitTransition) -> None:
-    from aws_lambda_powertools.metrics import MetricUnit, single_metric
+    from aws_lambda_powertools import Metrics
+    from aws_lambda_powertools.metrics import MetricUnit
 
-    with single_metric(
-        name=f"Circuit{transition.to_state.title().replace('_', '')}",
-        unit=MetricUnit.Count,
-        value=1,
-        namespace="Schoolbell",
-    ) as metric:
-        metric.add_dimension(name="circuit", value=transition.circuit_name)
+    metrics = Metrics(namespace=settings().metrics_namespace)
+    metrics.add_dimension(name="circuit", value=transition.circuit_name)
+    metrics.add_metric(f"Circuit{transition.to_state.title().replace('_', '')}", MetricUnit.Count, 1)
+    # What the alarm watches: 1 until the service is known to be well again, since a probe does not say so yet.
+    metrics.add_metric("CircuitBroken", MetricUnit.Count, int(transition.to_state is not CircuitState.CLOSED))
+    metrics.flush_metrics()

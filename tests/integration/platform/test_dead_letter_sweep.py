@@ -413,3 +413,10 @@ def show_again(queue: str) -> None:
     """As when the time is up for which a look hides messages."""
     for message in sqs_backends[ACCOUNT]["us-east-1"].queues[queue]._messages:
         message.visible_at = 0
+
+
+def test_what_the_alarm_of_all_dead_letters_watches_is_counted(
+    perform: Performer, queues: Queues, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perform(sweep)
+    assert '"DeadLetters":[0.0]' in capsys.readouterr().out
