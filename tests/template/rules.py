@@ -46,6 +46,7 @@ UNNAMEABLE: Final = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 }
+ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephones, which have no ARNs
 # Whose resources are the whole stack's by their task: they send what any job has left in the outbox, or ring any job.
 SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "DelayedTriggerRole"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
@@ -397,14 +398,15 @@ def permissions_have_no_wildcard_actions(bundle: Bundle) -> Iterator[str]:
         for action in _list(statement.get("Action")):
             if "*" in action:
                 yield f"{where} allows {action}"
-        if "NotAction" in statement or "NotResource" in statement:
+        is_sms = (statement.get("Action"), statement.get("NotResource")) == ("sns:Publish", ANY_TOPIC)
+        if "NotAction" in statement or ("NotResource" in statement and not is_sms):
             yield f"{where} allows all but something"
 
 
 @rule
 def permissions_name_their_resources(bundle: Bundle) -> Iterator[str]:
     for where, statement in _permissions(bundle):
-        for resource in _list(statement.get("Resource")):
+        for resource in _list(statement.get("Resource", [])):
             actions = _list(statement["Action"])
             if resource == "*" and not UNNAMEABLE.issuperset(actions):
                 yield f"{where} allows {', '.join(actions)} on everything"
