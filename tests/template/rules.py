@@ -30,6 +30,9 @@ UNNAMEABLE: Final = {
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
     "sqs:ListQueues",
+    "lambda:ListFunctions",
+    "events:ListRules",
+    "scheduler:ListSchedules",
     "lambda:ListEventSourceMappings",
     "logs:CreateLogDelivery",
     "logs:GetLogDelivery",
@@ -47,12 +50,14 @@ UNNAMEABLE: Final = {
     "ec2:UnassignPrivateIpAddresses",
 }
 ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephones, which have no ARNs
-# Whose resources are the whole stack's by their task: they send what any job has left in the outbox, or ring any job.
-SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "DelayedTriggerRole"}
+# Whose resources are the whole stack's by their task: they send what any job has left in the outbox, ring any job,
+# or count what is in any queue.
+SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "DelayedTriggerRole", "HealthAccess"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
 OF_SOME: Final = {
     "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
+    "MONITORING_SECRET_ID",  # only where somebody asks for the metrics
     "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
 }
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
@@ -123,7 +128,7 @@ def every_name_begins_with_the_stacks(bundle: Bundle) -> Iterator[str]:
             for key in keys:
                 name = resource.get("Properties", {}).get(key)
                 expected = STACK if resource["Type"] == "AWS::Lambda::LayerVersion" else prefix
-                if isinstance(name, str) and not name.startswith(expected):
+                if isinstance(name, str) and not f"{name}-".startswith(expected):  # the API has the domain's own name
                     yield f"{domain}: {logical_id} is called {name}, which does not begin with {expected}"
 
 
