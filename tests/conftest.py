@@ -29,6 +29,7 @@ from tests.performing import Performer
 
 pytest_plugins = [
     "tests.fixtures.database",
+    "tests.fixtures.deployed",
     "tests.fixtures.google",
     "tests.fixtures.notifications",
     "tests.fixtures.one_shots",

@@ -31,6 +31,8 @@ class ScheduleInfo:
     enabled: bool
     next_run: datetime | None
     """`None` when it is paused, or when nothing is known of the last time a rate went off."""
+    changed_at: datetime | None = None
+    """When it was last made, changed, paused or resumed; of a rule, AWS does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class JobInfo:
     is_critical: bool
     timeout: timedelta
     """How long an invocation may take."""
+    is_by_time_zone: bool = False
+    """Whether it runs in each of its tenants' time zones; its schedule is then the pattern of theirs."""
 
 
 def functions(settings: Settings) -> list[JobInfo]:
@@ -91,6 +95,7 @@ def _job(function: Mapping[str, Any], queues: Iterable[str], settings: Settings)
         has_dry_run=variables.get("JOB_DRY_RUN") == "true",
         is_critical=variables.get("JOB_CRITICAL") == "true",
         timeout=timedelta(seconds=function.get("Timeout", 3)),
+        is_by_time_zone=variables.get("JOB_BY_TIME_ZONE") == "true",
     )
 
 
@@ -141,6 +146,7 @@ def info_of(schedule: Mapping[str, Any]) -> ScheduleInfo:
         timezone=schedule.get("ScheduleExpressionTimezone") or "UTC",
         enabled=schedule["State"] == "ENABLED",
         next_run=None,
+        changed_at=schedule.get("LastModificationDate"),
     )
 
 

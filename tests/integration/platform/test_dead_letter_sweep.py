@@ -378,6 +378,16 @@ def test_an_alert_is_resolved_when_the_queue_is_empty_and_raised_anew_by_the_nex
     assert [action for action, _, _ in alerts(outbox_rows)] == ["trigger", "resolve", "trigger"]
 
 
+def test_the_alarm_over_all_queues_is_told_their_number(
+    perform: Performer, drop: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop("1")
+    drop("2", BELL)
+    perform(sweep)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"DeadLetters"' in line]
+    assert [each["DeadLetters"] for each in told] == [[2.0]]
+
+
 def test_an_alert_says_nothing_of_what_the_messages_hold(
     perform: Performer, outbox_rows: OutboxRows, drop: Callable[..., str]
 ) -> None:

@@ -298,11 +298,11 @@ seen_schedules = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("shape", Text, nullable=False),
-    moment("since", required=True),
+    moment("checked_to", required=True),
     created_at(),
     updated_at(),
     schema="platform",
-    comment="Since when a schedule has been seen in its present shape: what was due before that is not missed",
+    comment="Up to when each schedule, in its present shape, was compared with what has run",
 )
 
 zone_schedules = Table(

@@ -77,12 +77,12 @@ def _create_tables_of_the_sweeps() -> None:
         "seen_schedules",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("shape", sa.Text(), nullable=False),
-        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("checked_to", sa.DateTime(timezone=True), nullable=False),
         _moment_of_writing("created_at"),
         _moment_of_writing("updated_at"),
         sa.PrimaryKeyConstraint("name", name="pk_seen_schedules"),
         schema="platform",
-        comment="Since when a schedule has been seen in its present shape: what was due before that is not missed",
+        comment="Up to when each schedule, in its present shape, was compared with what has run",
     )
     op.create_table(
         "zone_schedules",

@@ -1,0 +1,44 @@
+"""Delete old history, daily: completed runs after 30 days, failed ones and resolved dead letters after 90.
+
+What runs came to stays in the statistics, so only runs that are counted there go. A run that is not over stays, and so
+does a dead letter that nobody has resolved.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import delete
+
+from schoolbell.database.tables.platform import dead_letters, job_runs
+from schoolbell.jobs import JobContext, Result, scheduled_job
+
+KEEP_COMPLETED = timedelta(days=30)
+KEEP_FAILED = timedelta(days=90)
+KEEP_RESOLVED = timedelta(days=90)  # they hold what somebody dropped on a queue, so they are not kept for history
+
+
+class Cleaned(Result):
+    """How many rows went, or would go in a dry run."""
+
+    completed: int
+    failed: int
+    dead_letters: int
+
+
+@scheduled_job("platform.run-history-cleanup", dry_run=True)
+def handler(job: JobContext) -> Cleaned:
+    completed = delete(job_runs).where(
+        job_runs.c.is_counted,
+        job_runs.c.status == "completed",
+        job_runs.c.finished_at < job.now - KEEP_COMPLETED,
+    )
+    failed = delete(job_runs).where(
+        job_runs.c.is_counted,
+        job_runs.c.status.in_(("failed", "timed_out")),
+        job_runs.c.finished_at < job.now - KEEP_FAILED,
+    )
+    resolved = delete(dead_letters).where(dead_letters.c.resolved_at < job.now - KEEP_RESOLVED)
+    return Cleaned(
+        completed=job.in_batches(completed, phase="completed runs"),
+        failed=job.in_batches(failed, phase="failed runs"),
+        dead_letters=job.in_batches(resolved),
+    )
