@@ -52,6 +52,10 @@ class Settings(BaseModel):
     pagerduty_severity: Literal["critical", "warning", "info"] = "critical"
     slack_severity: Literal["critical", "warning", "info"] = "warning"
     """What is less severe is not told there."""
+    monitoring_secret_id: str = ""
+    """The secret with the token that `/metrics` asks for."""
+    queue_backlog_messages: int = Field(default=1_000, ge=0)
+    """A queue with more messages than this is behind; source 001."""
     time_limit_percent: float = Field(default=90, gt=0)
     """A run that took more of its function's timeout raises an alert."""
     usual_duration_factor: float = Field(default=2, gt=1)

@@ -252,6 +252,12 @@ class _Values:
             case "Fn::Join":
                 glue, parts = argument
                 return glue.join(self.of(parts))
+            case "Fn::Select":
+                index, parts = argument
+                return self.of(parts)[int(index)]
+            case "Fn::Split":
+                glue, whole = argument
+                return self.of(whole).split(glue)
         raise ValueError(f"a function that the tests don't know: {function}")
 
     def _ref(self, name: str) -> Json:

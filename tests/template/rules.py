@@ -30,10 +30,10 @@ UNNAMEABLE: Final = {
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
     "sqs:ListQueues",
-    "lambda:ListEventSourceMappings",
-    "scheduler:ListSchedules",
-    "events:ListRules",
     "lambda:ListFunctions",
+    "events:ListRules",
+    "scheduler:ListSchedules",
+    "lambda:ListEventSourceMappings",
     "logs:CreateLogDelivery",
     "logs:GetLogDelivery",
     "logs:UpdateLogDelivery",
@@ -49,12 +49,15 @@ UNNAMEABLE: Final = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 }
-# Whose resources are the whole stack's by their task: they send what any job has left in the outbox, or ring any job.
-SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "RunWatchdogAccess", "DelayedTriggerRole"}
+ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephones, which have no ARNs
+# Whose resources are the whole stack's by their task: they send what any job has left in the outbox, ring any job,
+# or count what is in any queue.
+SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "RunWatchdogAccess", "DelayedTriggerRole", "HealthAccess"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
 OF_SOME: Final = {
     "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
+    "MONITORING_SECRET_ID",  # only where somebody asks for the metrics
     "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
 }
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
@@ -125,7 +128,7 @@ def every_name_begins_with_the_stacks(bundle: Bundle) -> Iterator[str]:
             for key in keys:
                 name = resource.get("Properties", {}).get(key)
                 expected = STACK if resource["Type"] == "AWS::Lambda::LayerVersion" else prefix
-                if isinstance(name, str) and not name.startswith(expected):
+                if isinstance(name, str) and not f"{name}-".startswith(expected):  # the API has the domain's own name
                     yield f"{domain}: {logical_id} is called {name}, which does not begin with {expected}"
 
 
@@ -400,14 +403,15 @@ def permissions_have_no_wildcard_actions(bundle: Bundle) -> Iterator[str]:
         for action in _list(statement.get("Action")):
             if "*" in action:
                 yield f"{where} allows {action}"
-        if "NotAction" in statement or "NotResource" in statement:
+        is_sms = (statement.get("Action"), statement.get("NotResource")) == ("sns:Publish", ANY_TOPIC)
+        if "NotAction" in statement or ("NotResource" in statement and not is_sms):
             yield f"{where} allows all but something"
 
 
 @rule
 def permissions_name_their_resources(bundle: Bundle) -> Iterator[str]:
     for where, statement in _permissions(bundle):
-        for resource in _list(statement.get("Resource")):
+        for resource in _list(statement.get("Resource", [])):
             actions = _list(statement["Action"])
             if resource == "*" and not UNNAMEABLE.issuperset(actions):
                 yield f"{where} allows {', '.join(actions)} on everything"

@@ -183,6 +183,7 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: permission(b, "GoogleAccess", 1).update(Action="dynamodb:*"),
         lambda b: own(b, "AutoCompleteRole")[0].update(Action=["logs:Put*"]),
         lambda b: own(b, "AutoCompleteRole")[0].update(NotAction="iam:*"),
+        lambda b: own(b, "AutoCompleteRole")[0].update(NotResource="arn:aws:sns:*:*:*"),
     ],
     "permissions_name_their_resources": [
         lambda b: own(b, "AutoCompleteRole")[2].update(Resource="*"),

@@ -451,6 +451,7 @@ def _outgoing(queued: Queued, way: Way) -> Outgoing:
         html=said.html,
         key=str(uuid5(queued.id, way.address)),
         data={"notification_id": str(queued.id), "template": queued.template},
+        is_urgent=queued.priority is Priority.HIGH,
     )
 
 

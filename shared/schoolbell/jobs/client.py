@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from schoolbell import aws
-from schoolbell.database import Database
+from schoolbell.database import Database, is_unavailable
 from schoolbell.database.tables.platform import dead_letters, job_runs
 from schoolbell.jobs import catalogue, redrives, triggers
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
@@ -581,10 +581,11 @@ class JobClient:
             problems += [f"{queue.name}: {queue.pending:,} messages" for queue in queues if queue.pending > BACKLOG]
             problems += [f"{job}: {_letters(count)}" for job, count in sorted(letters.items())]
             problems += [f"{job}: its last run failed" for job in sorted(failed)]
-        except DBAPIError as error:
-            problems.append(f"the database does not answer: {in_one_line(error)}")
         except Exception as error:
-            problems.append(f"AWS does not answer: {aws.error_code(error) or type(error).__name__}")
+            if isinstance(error, DBAPIError) or is_unavailable(error):
+                problems.append(f"the database does not answer: {in_one_line(error)}")
+            else:
+                problems.append(f"AWS does not answer: {aws.error_code(error) or type(error).__name__}")
         return Health(
             is_healthy=not problems,
             queue_size=sum(queue.pending for queue in queues),
@@ -709,20 +710,16 @@ class JobClient:
         )
 
     def _redrive_one(self, letter_id: UUID) -> Change:
+        letter = self._letter(letter_id)
+        queue = self._queue_of(letter)
         outbox = Outbox(self.clock)
         now = self.clock()
+        sent = 0
         with self.database.transaction() as connection:
-            letter = redrives.letter(connection, letter_id)
-            if letter is None:
-                raise NotFound(f"there is no dead letter {letter_id}")
-            is_open = bool(redrives.open_letters(connection, now, letter_id=letter_id))
-            if is_open and not letter.has_payload:
-                raise Refused(f"nobody recorded the message of dead letter {letter_id}; redrive all of {letter.job}")
-            queue = self._queue_of(letter)
-            sent = 0
-            if is_open:
-                destination = f"function/{letter.job}" if queue is None else queue
-                sent = redrives.send_copies(connection, outbox, [letter_id], destination)
+            if redrives.open_letters(connection, now, letter_id=letter_id):
+                if not letter.has_payload:
+                    raise Refused(f"nobody recorded the message of this dead letter; redrive all of {letter.job}")
+                sent = redrives.send_copies(connection, outbox, [letter_id], queue or f"function/{letter.job}")
                 redrives.resolve(connection, [letter_id], "redriven", self.actor, now)
                 self._audit(connection, "dead-letter.redriven", letter.job, {"dead_letter": str(letter_id)})
         outbox.flush(self.database, self.settings, self.logger)
@@ -771,25 +768,24 @@ class JobClient:
         Raises:
             NotFound: there is no such job or dead letter.
         """
-        now = self.clock()
-        if not isinstance(what, UUID):
-            self._named(self._functions(), what)
-        with self.database.transaction() as connection:
-            letter = redrives.letter(connection, what) if isinstance(what, UUID) else None
-            if isinstance(what, UUID) and letter is None:
-                raise NotFound(f"there is no dead letter {what}")
-            asked = {"letter_id": what} if isinstance(what, UUID) else {"job": what}
-            letters = redrives.open_letters(connection, now, **asked)
-            redrives.resolve(connection, letters, "dropped", self.actor, now)
-            job = letter.job if letter else str(what)
-            if letters:
-                self._audit(
-                    connection, "dead-letters.dropped", job, {"dead_letters": [str(each) for each in letters][:100]}
-                )
+        letter = self._letter(what) if isinstance(what, UUID) else None
         if letter:
-            queues: Sequence[str] = [self._queue_of(letter) or letter.job]
+            job = letter.job
+            queues: Sequence[str] = [self._queue_of(letter) or job]
         else:
+            job = str(what)
             queues = self._named(self._functions(), job).queues or [job]
+        now = self.clock()
+        with self.database.transaction() as connection:
+            letters = (
+                redrives.open_letters(connection, now, letter_id=letter.id)
+                if letter
+                else redrives.open_letters(connection, now, job=job)
+            )
+            redrives.resolve(connection, letters, "dropped", self.actor, now)
+            if letters:
+                details = {"dead_letters": [str(each) for each in letters[:100]], "count": len(letters)}
+                self._audit(connection, "dead-letters.dropped", job, details)
         for queue in queues:
             redrives.take_away(self.database, self.settings, queue, letter.message_id if letter else None)
         if not letters and letter:
@@ -798,6 +794,13 @@ class JobClient:
             return Change(is_changed=False, message=f"{job} has no dead letters")
         count = len(letters)
         return Change(is_changed=True, message=f"{_messages(count)} of {job} {_are(count)} dropped", count=count)
+
+    def _letter(self, letter_id: UUID) -> redrives.Letter:
+        with self.database.transaction(read_only=True) as connection:
+            found = redrives.letter(connection, letter_id)
+        if found is None:
+            raise NotFound(f"there is no dead letter {letter_id}")
+        return found
 
     def _has_open(self, queue: str) -> bool:
         with self.database.transaction(read_only=True) as connection:

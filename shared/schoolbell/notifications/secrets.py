@@ -1,11 +1,15 @@
 """The keys to outside services, as JSON in Secrets Manager: read on first use, and again when a key is refused."""
 
 import threading
+from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schoolbell import aws
 from schoolbell.notifications.errors import Refused
+
+PATIENCE = timedelta(seconds=5)
+"""A message waits for it."""
 
 _NO_SECRET = frozenset({"ResourceNotFoundException", "InvalidRequestException"})
 """There is none, or it is marked for deletion."""
@@ -40,8 +44,7 @@ class Secret[K: Key]:
 
         Raises:
             NoSecret: there is no such secret.
-            Refused: the secret is not what it should be.
-            botocore.exceptions.ClientError: it could not be read.
+            Refused: the secret can't be read, or is not what it should be.
         """
         with self._reading:
             if self._key is None:
@@ -66,11 +69,12 @@ class Secret[K: Key]:
     def _read(self) -> K:
         name = self._secret_id.rpartition("/")[2]
         try:
-            answer = aws.client("secretsmanager").get_secret_value(SecretId=self._secret_id)
+            answer = aws.hasty_client("secretsmanager", PATIENCE).get_secret_value(SecretId=self._secret_id)
         except Exception as error:
-            if aws.error_code(error) in _NO_SECRET:
+            code = aws.error_code(error)
+            if code in _NO_SECRET:
                 raise NoSecret(f"{name}: the secret does not exist") from None
-            raise
+            raise Refused(f"{name}: the secret can't be read: {code or type(error).__name__}") from None
         try:
             return self._model.model_validate_json(answer.get("SecretString") or "")
         except ValidationError as error:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.sandbox import keys
 from schoolbell import aws
@@ -240,6 +241,21 @@ def test_without_a_secret_it_is_for_an_operator_to_mend(settings: Settings, serv
 
 
 @each_service
+def test_a_secret_that_cannot_be_read_is_for_an_operator_to_mend(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "Ada may not"}}, "GetSecretValue")
+
+    def call(*_: object) -> None:
+        raise denied
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", call)
+    error = raised(service, settings)
+    assert type(error) is Refused
+    assert str(error) == f"{service}: the secret can't be read: AccessDeniedException"
+
+
+@each_service
 def test_a_secret_that_lacks_a_field_is_refused_by_the_fields_name(
     services: Services, settings: Settings, service: str
 ) -> None:
@@ -386,9 +402,11 @@ def test_a_spent_quota_waits(services: Services, settings: Settings) -> None:
     assert error.retry_after == timedelta(seconds=90)
 
 
-def test_what_is_wrong_with_apples_certificate_stops_no_other_device(services: Services, settings: Settings) -> None:
+def test_a_wrong_certificate_of_apples_waits_for_an_operator(services: Services, settings: Settings) -> None:
     services.fail("fcm", status=401, reason="THIRD_PARTY_AUTH_ERROR")
-    assert type(raised("fcm", settings)) is NotNow
+    error = raised("fcm", settings)
+    assert isinstance(error, Refused)
+    assert error.retry_after == timedelta(minutes=15)
     assert services.requests()["token"] == 1
 
 

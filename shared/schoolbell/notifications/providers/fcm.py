@@ -19,7 +19,7 @@ from schoolbell.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import push_token
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Unregistered, Unwell
+from schoolbell.notifications.errors import DeliveryError, Refused, Rejected, Unregistered, Unwell
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings
@@ -199,7 +199,8 @@ class Fcm:
         if reason == "SENDER_ID_MISMATCH":
             return Rejected(f"fcm: {answer.status} {reason}")
         if reason == "THIRD_PARTY_AUTH_ERROR":
-            return NotNow(AFTER_MISCONFIGURATION)  # Apple's certificate is wrong; to other devices all is well
+            # Apple's certificate is wrong; to other devices all is well, and what they take keeps the circuit closed.
+            return Refused(f"fcm: {answer.status} {reason}", AFTER_MISCONFIGURATION)
         # A 404 that does not say "unregistered" is about the project or the address. To forget a device for that would
         # be to forget them all.
         return self._service.error_of(answer, reason or reason_of(answer.body))
