@@ -118,7 +118,7 @@ class Settings(BaseModel):
         return f"arn:aws:lambda:{self.aws_region}:{self.aws_account_id}:function:{self.resource_name(job)}"
 
     def topic_arn(self, topic: str) -> str:
-        """The ARN of one of the stack's SNS topics, e.g. `student-notifications`."""
+        """The ARN of one of the stack's SNS topics, e.g. `alerts`."""
         return f"arn:aws:sns:{self.aws_region}:{self.aws_account_id}:{self.schoolbell_stack}-{topic}"
 
     def state_machine_arn(self, machine: str) -> str:

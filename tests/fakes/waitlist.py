@@ -162,7 +162,19 @@ class Waitlist:
 
     def told(self) -> list[str]:
         """Ids of the students who were told of an offer, in order."""
-        return [sent.body["student_id"] for sent in self.network.sent if sent.to == "student-notifications"]
+        handed_over = [
+            UUID(each)
+            for sent in self.network.sent
+            if sent.to.endswith("notifications-high")
+            for each in sent.body["notification_ids"]
+        ]
+        with self.database.transaction() as connection:
+            recipients = dict(
+                connection.execute(select(platform.notifications.c.id, platform.notifications.c.recipient))
+                .tuples()
+                .all()
+            )
+        return [recipients[each].removeprefix("student/") for each in handed_over]
 
     def dead(self) -> list[str]:
         """Why messages were put on a dead-letter queue."""

@@ -225,14 +225,14 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "data_is_encrypted": [
         lambda b: tutoring(b, "AutoCompleteQueue").update(SqsManagedSseEnabled=False),
-        lambda b: root(b, "StudentNotifications").pop("KmsMasterKeyId"),
+        lambda b: root(b, "Alerts").pop("KmsMasterKeyId"),
         lambda b: root(b, "ArchiveBucket").pop("BucketEncryption"),
         lambda b: root(b, "ResilienceTable").pop("SSESpecification"),
     ],
     "data_travels_by_tls_only": [
         lambda b: b.templates["tutoring"].resources.pop("AutoCompleteQueuePolicy"),
         lambda b: b.templates["tutoring"].resources.pop("AutoCompleteDeadLettersPolicy"),
-        lambda b: b.root.resources.pop("StudentNotificationsPolicy"),
+        lambda b: b.root.resources.pop("AlertsPolicy"),
         lambda b: root(b, "ArchiveBucketPolicy")["PolicyDocument"]["Statement"][0]["Resource"].pop(),
         lambda b: root(b, "ResilienceTable").pop("ResourcePolicy"),
     ],

@@ -48,7 +48,7 @@ def handler(job: JobContext) -> HandedOver:
             .returning(row.id, row.priority, row.handed_over_at)
             .cte("handed_over")
         )
-        sent = job.outbox.send_from(connection, messages_for(handed_over))
+        sent = job.outbox.send_from(connection, messages_for(handed_over, job.now.isoformat()))
         return Chunk(cursor=(cursor or 0) + 1, items=sent) if sent else None
 
     return HandedOver(messages=job.in_chunks(next_ones).items)

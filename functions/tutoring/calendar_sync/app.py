@@ -26,6 +26,7 @@ from schoolbell.jobs import JobContext, JobError, Result, scheduled_job
 from schoolbell.resilience.backoff import Backoff
 from schoolbell.resilience.errors import CircuitOpen, NoBudget
 from schoolbell.tutoring.calendar_connections import GoogleAccount, mark_revoked
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 BATCH = 20  # source 000: "Processes batch of 20 pending session_calendar_sync records"
 ATTEMPTS = 8
@@ -151,6 +152,7 @@ _FAILED = text(
            'A change of a lesson could not be put into your Google calendar', :now, :now
     FROM failed WHERE id = :id
     ON CONFLICT (dedup_key) DO NOTHING
+    RETURNING id
     """
 )
 
@@ -266,7 +268,8 @@ def fail(job: JobContext, change: Change, error: Exception) -> CalendarSynced:
         return CalendarSynced(postponed=1)
     with job.transaction() as connection:
         values = {**_which(change), "error": reason, "student_id": change.student_id, "now": job.now}
-        connection.execute(_FAILED, values)
+        told = connection.execute(_FAILED, values).scalars().all()
+        email_teachers(connection, job.outbox, told)
     return CalendarSynced(failed=1)
 
 
@@ -279,7 +282,7 @@ def set_aside(job: JobContext, change: Change, error: Revoked) -> None:
     """Marks the teacher's connection; the record waits, as it is, until the connection works again."""
     job.logger.warning("connection revoked", connection_id=str(change.account.id), error=str(error))
     with job.transaction() as connection:
-        mark_revoked(connection, change.account, job.now)
+        mark_revoked(connection, job.outbox, change.account, job.now)
 
 
 def let_go(job: JobContext) -> None:

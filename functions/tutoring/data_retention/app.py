@@ -56,6 +56,7 @@ from schoolbell.database.tables.tutoring import (
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
 from schoolbell.tutoring import erasure
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 STUDENTS_A_CHUNK: Final = 1_000
 ROWS_A_CHUNK: Final = 5_000
@@ -173,7 +174,8 @@ def raise_alert(job: JobContext) -> Step:
         if not job.dry_run:
             job.logger.error("erasure requests are overdue", count=len(ids), requests=list(map(str, ids[:100])))
             count_alert(job.name, "OverdueErasureRequests", len(ids))
-            connection.execute(_TELL_TEACHERS, {"ids": erasure.as_array(ids), "now": job.now})
+            told = connection.execute(_TELL_TEACHERS, {"ids": erasure.as_array(ids), "now": job.now}).scalars().all()
+            email_teachers(connection, job.outbox, told)
         return Chunk(str(ids[-1]), items=len(ids))
 
     return step
@@ -193,6 +195,7 @@ _TELL_TEACHERS = text(
            'An erasure request was overdue, and is now carried out', :now
     FROM told
     ON CONFLICT (dedup_key) DO NOTHING
+    RETURNING id
     """
 )
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from schoolbell.database.tables.tutoring import RETENTION_DEFAULTS
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 STUDENTS_A_CHUNK: Final = 50_000
 DEFAULTS: Final = {
@@ -45,8 +46,9 @@ def handler(job: JobContext) -> Detected:
         if last is None:
             return None
         values = {"after": bounds["after"], "last": last, "now": job.now, "zones": zones, **DEFAULTS}
-        detected = connection.execute(statement, values).mappings().one()
-        return Chunk(cursor=str(last), items=detected["students"], counts=dict(detected))
+        detected = dict(connection.execute(statement, values).mappings().one())
+        email_teachers(connection, job.outbox, detected.pop("told"))
+        return Chunk(cursor=str(last), items=detected["students"], counts=detected)
 
     return Detected(**job.in_chunks(next_students).counts, unknown_zones=strangers)
 
@@ -267,13 +269,15 @@ told AS (
     JOIN student ON student.id = recorded.student_id
     JOIN zone ON zone.name = student.zone
     ON CONFLICT (dedup_key) DO NOTHING
+    RETURNING id
 )"""
 
 
-def _summary(new: str) -> str:
-    """The row that the handler reads: counts, by the names of `Detected`."""
+def _summary(new: str, told: str = "NULL") -> str:
+    """The row that the handler reads: whom it has told, and counts, by the names of `Detected`."""
     return f"""
-SELECT (SELECT count(*) FROM student) AS students,
+SELECT {told} AS told,
+       (SELECT count(*) FROM student) AS students,
        count(*) FILTER (WHERE kind = 'gap') AS gap,
        count(*) FILTER (WHERE kind = 'churn') AS churn,
        count(*) FILTER (WHERE kind = 'enrollment_expiring') AS enrollment_expiring,
@@ -285,5 +289,6 @@ FROM {new}
 
 _DETECT = ",".join((_STUDENTS, _LESSONS, _FOUND))
 _types = (bindparam("now", type_=DateTime(timezone=True)), bindparam("zones", type_=ARRAY(Text)))
-_RECORD = text(f"{_DETECT},{_WRITES}{_summary('recorded')}").bindparams(*_types)
+_TOLD = "(SELECT json_agg(id) FROM told)"
+_RECORD = text(f"{_DETECT},{_WRITES}{_summary('recorded', _TOLD)}").bindparams(*_types)
 _PREVIEW = text(f"{_DETECT}{_summary('new')}").bindparams(*_types)

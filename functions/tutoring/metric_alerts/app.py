@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, bindparam, text
 
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 RULES_A_CHUNK: Final = 2_000
 FEWEST_LESSONS: Final = 5
@@ -37,9 +38,10 @@ def handler(job: JobContext) -> Checked:
             "now": job.now,
             "fewest_lessons": FEWEST_LESSONS,
         }
-        last, strangers, *counts = connection.execute(_CHECK, values).one()
+        last, strangers, told, *counts = connection.execute(_CHECK, values).one()
         if last is None:
             return None
+        email_teachers(connection, job.outbox, told)
         checked = Checked(**dict(zip(Checked.model_fields, counts, strict=True)))
         if strangers:
             job.logger.warning("rules with an unknown metric", rules=strangers)
@@ -146,11 +148,13 @@ told AS (
     ) AS shown
     WHERE breached
     ON CONFLICT (dedup_key) DO NOTHING
+    RETURNING id
 )"""
 
 _SUMMARY = """
 SELECT (SELECT id FROM rule ORDER BY id DESC LIMIT 1),
        (SELECT string_agg(id::text, ' ') FROM (SELECT id FROM stranger LIMIT 20) AS some_of_them),
+       (SELECT json_agg(id) FROM told),
        (SELECT count(*) FROM rule WHERE enabled),
        (SELECT count(*) FROM changed WHERE breached),
        (SELECT count(*) FROM changed WHERE NOT breached AND NOT is_first),

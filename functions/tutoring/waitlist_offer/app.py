@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from schoolbell.database.tables.tutoring import students, waitlist_entries, waitlist_seats, waitlists
 from schoolbell.jobs import JobContext, Payload, Result, task_job
+from schoolbell.notifications import Notification, Priority, notify
+from schoolbell.notifications.channels import Channel
 from schoolbell.tutoring.waitlists import GRACE, OPENINGS, lock_seat
 
 SLACK = timedelta(seconds=2)
@@ -128,16 +130,18 @@ def _offer_to_next(
     connection.execute(
         update(waitlist_seats).where(waitlist_seats.c.id == seat_id).values(tended_until=expires_at + GRACE)
     )
-    job.outbox.send(
+    notify(
         connection,
-        "topic/student-notifications",
-        {
-            "kind": "waitlist_offer",
-            "entry_id": str(offer.id),
-            "waitlist_id": str(waitlist.id),
-            "student_id": str(offer.student_id),
-        },
-        dedup_key=f"waitlist-offer/{offer.id}/{job.now.isoformat()}",
+        job.outbox,
+        Notification(
+            channel=Channel.EMAIL,
+            recipient=f"student/{offer.student_id}",
+            template="waitlist_offer",
+            data={"entry_id": str(offer.id), "waitlist_id": str(waitlist.id), "expires_at": expires_at.isoformat()},
+            priority=Priority.HIGH,
+            dedup_key=f"waitlist-offer/{offer.id}/{job.now.isoformat()}",
+            expires_at=expires_at,
+        ),
     )
     return offer
 

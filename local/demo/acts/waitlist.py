@@ -29,8 +29,8 @@ _ANSWERS = "SELECT outcome, count(*) FROM tutoring.waitlist_answers GROUP BY out
 _STATUSES = "SELECT status, count(*) FROM tutoring.waitlist_entries WHERE waitlist_id = :id GROUP BY status"
 _OPENING = "SELECT id FROM tutoring.waitlist_openings WHERE waitlist_id = :id"
 _TOLD = """
-SELECT count(*) FROM platform.outbox
-WHERE destination = 'topic/student-notifications' AND payload ->> 'waitlist_id' = :id AND sent_at IS NOT NULL
+SELECT count(*) FROM platform.notifications
+WHERE template = 'waitlist_offer' AND data ->> 'waitlist_id' = :id AND status = 'sent'
 """
 
 

@@ -17,6 +17,8 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Select,
+    Text,
+    Uuid,
     bindparam,
     case,
     cast,
@@ -90,7 +92,9 @@ def notify_from(connection: Connection, outbox: Outbox, rows: Select[Any]) -> No
     """
     given = rows.subquery("given")
     now = bindparam("written_at", outbox.now(), DateTime(timezone=True))
-    columns: dict[str, ColumnElement[Any]] = {**dict(given.c), "created_at": now, "updated_at": now}
+    # The id follows from the key: whoever writes a notification again, after a crash, writes the same one.
+    id_ = cast(func.md5(given.c.dedup_key), Uuid)
+    columns: dict[str, ColumnElement[Any]] = {"id": id_, **dict(given.c), "created_at": now, "updated_at": now}
     is_planned = given.c.scheduled_for > now if "scheduled_for" in given.c else false()
     columns["handed_over_at"] = case((is_planned, null()), else_=now)
     written = (
@@ -100,14 +104,15 @@ def notify_from(connection: Connection, outbox: Outbox, rows: Select[Any]) -> No
         .returning(notifications.c.id, notifications.c.priority, notifications.c.handed_over_at)
         .cte("written")
     )
-    outbox.send_from(connection, messages_for(written))
+    outbox.send_from(connection, messages_for(written, "first"))
 
 
-def messages_for(written: CTE) -> Select[Any]:
+def messages_for(written: CTE, occasion: str) -> Select[Any]:
     """SQL: the messages that hand notifications over, as `Outbox.send_from` takes them.
 
     Args:
         written: yields `id`, `priority` and `handed_over_at`, which is null where there is to be no message yet.
+        occasion: tells this message from others with the same notifications.
     """
     place = func.row_number().over(partition_by=written.c.priority, order_by=written.c.id) - 1
     numbered = (
@@ -118,5 +123,5 @@ def messages_for(written: CTE) -> Select[Any]:
     return select(
         func.concat(QUEUE, numbered.c.priority).label("destination"),
         func.jsonb_build_object("notification_ids", func.jsonb_agg(numbered.c.id)).label("payload"),
-        func.concat("notifications/", func.gen_random_uuid()).label("dedup_key"),
+        func.concat("notifications/", func.min(cast(numbered.c.id, Text)), "/", occasion).label("dedup_key"),
     ).group_by(numbered.c.priority, numbered.c.number)

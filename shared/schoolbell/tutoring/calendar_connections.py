@@ -11,6 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.jobs.outbox import Outbox
+from schoolbell.tutoring.teacher_notifications import email_teachers
+
 
 @dataclass(frozen=True, slots=True)
 class GoogleAccount:
@@ -52,6 +55,7 @@ _REVOKE = text(
            'Google no longer accepts the connection; connect again, and what waits will go on', :now, :now
     FROM revoked
     ON CONFLICT (dedup_key) DO NOTHING
+    RETURNING id
     """
 )
 
@@ -67,7 +71,9 @@ def has_ever_connected(connection: Connection, teacher_id: UUID) -> bool:
     return bool(connection.execute(_KNOWN, {"teacher_id": teacher_id}).scalar())
 
 
-def mark_revoked(connection: Connection, account: GoogleAccount, now: datetime) -> bool:
+def mark_revoked(connection: Connection, outbox: Outbox, account: GoogleAccount, now: datetime) -> bool:
     """Marks a connection whose token Google refuses and tells the teacher, unless it has changed since it was read."""
     values = {"id": account.id, "seen": account.seen, "now": now}
-    return connection.execute(_REVOKE, values).rowcount == 1
+    told = connection.execute(_REVOKE, values).scalars().all()
+    email_teachers(connection, outbox, told)
+    return bool(told)

@@ -12,7 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.one_shots import MESSAGES, Overlooked, overlooked
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 # The notification does not repeat the message, whose text is personal: the teacher opens it from the notification.
 _FIRE = text(
@@ -41,8 +43,9 @@ _FIRE = text(
                'A message that you planned is ready for you to send', :now, :now
         FROM fired
         ON CONFLICT (dedup_key) DO NOTHING
+        RETURNING id
     )
-    SELECT count(*) FROM fired
+    SELECT count(*), (SELECT json_agg(id) FROM told) FROM fired
     """
 )
 
@@ -56,13 +59,14 @@ class Firing:
     """Those that don't exist, or are not due yet."""
 
 
-def fire(connection: Connection, messages: Iterable[UUID], now: datetime) -> Firing:
+def fire(connection: Connection, outbox: Outbox, messages: Iterable[UUID], now: datetime) -> Firing:
     """Fires those of these messages that are due and `pending`, each once, in the caller's transaction.
 
     A message that is not due, cancelled or fired already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({str(message) for message in messages})
-    fired = connection.execute(_FIRE, {"ids": json.dumps(distinct), "now": now}).scalar_one()
+    fired, told = connection.execute(_FIRE, {"ids": json.dumps(distinct), "now": now}).one()
+    email_teachers(connection, outbox, told)
     if fired == len(distinct):
         return Firing(fired, Overlooked())
     return Firing(fired, overlooked(connection, MESSAGES, map(UUID, distinct)))

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
+from schoolbell.tutoring.teacher_notifications import email_teachers
 
 # One statement, since a round trip costs more than completing a lesson. The ids are in order, so that two batches with
 # lessons in common take them in the same order; should they deadlock all the same (the planner may take the lessons of
@@ -49,8 +51,11 @@ _COMPLETE = text(
                'A lesson is over and waits for your review', :now, :now
         FROM over WHERE status = 'pending_review'
         ON CONFLICT (dedup_key) DO NOTHING
+        RETURNING id
     )
-    SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'pending_review') FROM over
+    SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'pending_review'),
+           (SELECT json_agg(id) FROM told)
+    FROM over
     """
 )
 
@@ -65,13 +70,14 @@ class Completion:
     """Those that don't exist, or are not due yet."""
 
 
-def complete(connection: Connection, sessions: Iterable[UUID], now: datetime) -> Completion:
+def complete(connection: Connection, outbox: Outbox, sessions: Iterable[UUID], now: datetime) -> Completion:
     """Completes those of these lessons that are due and `scheduled`, each at most once, in the caller's transaction.
 
     A lesson that is not due, cancelled or done already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({str(session) for session in sessions})
-    completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
+    completed, pending_review, told = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
+    email_teachers(connection, outbox, told)
     if completed + pending_review == len(distinct):
         return Completion(completed, pending_review, Overlooked())
     return Completion(completed, pending_review, overlooked(connection, SESSION_ENDS, map(UUID, distinct)))

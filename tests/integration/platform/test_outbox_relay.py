@@ -150,7 +150,7 @@ def test_a_refused_message_keeps_no_other_and_is_tried_again(
 
 
 def test_a_topic_gets_its_messages(perform: Performer, aws: None, database: Database, now: datetime) -> None:
-    topic = clients.client("sns").create_topic(Name="schoolbell-student-notifications")["TopicArn"]
+    topic = clients.client("sns").create_topic(Name="schoolbell-alerts")["TopicArn"]
     url = clients.client("sqs").create_queue(QueueName="listener")["QueueUrl"]
     arn = clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     clients.client("sns").subscribe(
@@ -160,7 +160,7 @@ def test_a_topic_gets_its_messages(perform: Performer, aws: None, database: Data
         connection.execute(
             text(
                 "INSERT INTO platform.outbox (destination, payload, available_at) "
-                "VALUES ('topic/student-notifications', '{\"kind\": \"offer\"}', :now)"
+                "VALUES ('topic/alerts', '{\"kind\": \"offer\"}', :now)"
             ),
             {"now": now},
         )

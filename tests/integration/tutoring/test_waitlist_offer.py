@@ -9,9 +9,11 @@ from sqlalchemy import Row, update
 
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer
+from schoolbell.database.tables.platform import notifications
 from schoolbell.database.tables.tutoring import waitlist_entries
 from schoolbell.jobs.outcomes import InvalidEvent
 from tests.fakes.waitlist import WINDOW, Waitlist
+from tests.fixtures.database import Stored
 from tests.performing import Invocation
 
 SLACK = 2
@@ -39,18 +41,27 @@ def test_done_twice_it_finds_the_offer_it_has_made(waitlists: Waitlist) -> None:
     assert waitlists.told() == [str(first.student_id)]
 
 
-def test_the_student_is_told_with_ids_alone(waitlists: Waitlist) -> None:
+def test_the_student_is_told_by_an_urgent_email_that_is_worth_nothing_after_the_offer(
+    waitlists: Waitlist, stored: Stored
+) -> None:
     waitlist = waitlists.of(students=1)
     offer({"seat_id": the_seat(waitlists, waitlist), "round": 0}, Invocation())
 
     (entry,) = waitlists.entries(waitlist)
-    (told,) = (sent for sent in waitlists.network.sent if sent.to == "student-notifications")
-    assert told.body == {
-        "kind": "waitlist_offer",
+    (told,) = stored(notifications)
+    assert (told.channel, told.priority, told.template) == ("email", "high", "waitlist_offer")
+    assert (told.recipient, told.student_id) == (f"student/{entry.student_id}", entry.student_id)
+    assert told.expires_at == entry.expires_at
+    assert told.data == {
         "entry_id": str(entry.id),
         "waitlist_id": str(waitlist.id),
-        "student_id": str(entry.student_id),
+        "expires_at": entry.expires_at.isoformat(),
     }
+    (sent,) = (each for each in waitlists.network.sent if "notification_ids" in each.body)
+    assert (sent.to, sent.body) == (
+        "schoolbell-platform-notifications-high",
+        {"notification_ids": [str(told.id)]},
+    )
 
 
 def test_the_next_student_is_the_one_with_the_lowest_position_then_who_came_first(waitlists: Waitlist) -> None:
