@@ -16,7 +16,7 @@ from itertools import batched
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, literal, select, text
+from sqlalchemy import Connection, bindparam, func, literal, literal_column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
@@ -97,6 +97,16 @@ def open_letters(
     return list(connection.execute(_OPEN, {"id": letter_id, "job": job, "now": now}).scalars())
 
 
+# A copy keeps its message's attributes, and the id by which jobs know a message that is sent again. SQS takes ten.
+_ATTRIBUTES: Final = literal_column(
+    """
+    CASE WHEN (SELECT count(*) FROM jsonb_object_keys(coalesce(attributes, '{}'))) > 8 THEN '{}'
+         ELSE jsonb_strip_nulls(coalesce(attributes, '{}')) - ARRAY['outbox-id', 'reason', 'recorded-as'] END
+    || jsonb_build_object('first-message-id', coalesce(attributes ->> 'first-message-id', message_id))
+    """
+).label("attributes")
+
+
 def send_copies(connection: Connection, outbox: Outbox, letters: Sequence[UUID], destination: str) -> int:
     """Writes copies of the messages of letters to the outbox, to the letter; returns how many were not sent before."""
     c = dead_letters.c
@@ -107,6 +117,7 @@ def send_copies(connection: Connection, outbox: Outbox, letters: Sequence[UUID],
             literal(destination).label("destination"),
             func.to_jsonb(c.payload).label("payload"),
             func.concat("redrive/", c.id, "/", stamp).label("dedup_key"),
+            _ATTRIBUTES,
         ).where(c.id.in_(list(letters)), c.payload.is_not(None)),
     )
 

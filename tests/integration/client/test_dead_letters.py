@@ -88,6 +88,22 @@ def test_what_is_no_json_is_sent_again_as_it_was(client: JobClient, dead: Dead, 
     assert bodies(queues) == ["not json\n"]
 
 
+def test_a_copy_keeps_what_its_message_is_known_by(
+    client: JobClient, dead: Dead, database: Database, queues: Queues
+) -> None:
+    letter = dead.letter(is_discarded=True)
+    attributes = {"priority": "high", "outbox-id": "7", "reason": "why", RECORDED_AS: "x", "binary": None}
+    with database.transaction() as connection:
+        message = connection.execute(
+            update(dead_letters).values(attributes=attributes).returning(dead_letters.c.message_id)
+        ).scalar_one()
+    client.redrive(letter)
+    (sent,) = queues.messages(QUEUED)
+    values = {name: value["StringValue"] for name, value in sent["MessageAttributes"].items()}
+    assert values.pop("outbox-id") != "7"
+    assert values == {"priority": "high", "first-message-id": message}
+
+
 def test_redriving_twice_sends_once(client: JobClient, dead: Dead, queues: Queues) -> None:
     letter = dead.letter()
     client.redrive(letter)
