@@ -10,7 +10,7 @@ export SAM_CLI_TELEMETRY := 0
 
 dev := .venv/dev
 python := $(dev)/bin/python
-stack := .venv/dev/.ready .venv/sam/.ready .venv/emulator/.ready
+stack := .venv/dev/.ready .venv/dev/bin/schoolbell .venv/sam/.ready .venv/emulator/.ready
 
 ##@ The stack on this machine
 up: $(stack)  ## Start it, or bring it up to date with the code (AUTH=true enforces IAM)
@@ -65,6 +65,12 @@ help:
 	"$$found" -m venv .venv/$* || exit 1; \
 	.venv/bootstrap/bin/uv pip install --quiet --python .venv/$*/bin/python --compile-bytecode $(pinned) || \
 		.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check $(pinned) || exit 1; \
+	touch $@
+
+# The command line, run from the checkout. All that it needs is there already, so nothing is asked of a package index.
+.venv/dev/bin/schoolbell: .venv/dev/.ready pyproject.toml
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
+		--editable . || exit 1; \
 	touch $@
 
 .venv/bootstrap/.ready: requirements/bootstrap.txt

@@ -613,7 +613,11 @@ class JobClient:
         """
         names = [self._named(self._functions(), job).name] if job else [each.name for each in self._functions()]
         # By job, since that is how runs are indexed: a million of them are not to be sorted for the latest twenty.
-        asked = func.jsonb_array_elements_text(bindparam("jobs", names, type_=JSONB)).table_valued("job")
+        asked = (
+            func.jsonb_array_elements_text(bindparam("jobs", names, type_=JSONB))
+            .table_valued("job", name="asked")
+            .render_derived()
+        )
         run = job_runs.alias("run")
         query = select(run).where(run.c.job == asked.c.job).order_by(run.c.started_at.desc()).limit(limit)
         query = query.where(run.c.status == status) if status else query

@@ -16,7 +16,7 @@ from itertools import batched
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, literal, literal_column, select, text
+from sqlalchemy import Connection, Label, bindparam, func, literal, literal_column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
@@ -98,7 +98,7 @@ def open_letters(
 
 
 # A copy keeps its message's attributes, and the id by which jobs know a message that is sent again. SQS takes ten.
-_ATTRIBUTES: Final = literal_column(
+_ATTRIBUTES: Final[Label[Any]] = literal_column(
     """
     CASE WHEN (SELECT count(*) FROM jsonb_object_keys(coalesce(attributes, '{}'))) > 8 THEN '{}'
          ELSE jsonb_strip_nulls(coalesce(attributes, '{}')) - ARRAY['outbox-id', 'reason', 'recorded-as'] END

@@ -1,0 +1,5 @@
+"""`python -m schoolbell.cli`, where the script is not installed."""
+
+from schoolbell.cli.commands import main
+
+main()
