@@ -12,7 +12,8 @@ PATIENCE = timedelta(seconds=5)
 """A message waits for it."""
 
 _NO_SECRET = frozenset({"ResourceNotFoundException", "InvalidRequestException"})
-"""There is none, or it is marked for deletion."""
+"""There is none, or it is marked for deletion. One that does not exist has no ARN by which a role could be allowed to
+read it, and so the answer may be AccessDeniedException; it is that, too, where the KMS key is withheld."""
 
 
 class Key(BaseModel):
@@ -71,10 +72,10 @@ class Secret[K: Key]:
         try:
             answer = aws.hasty_client("secretsmanager", PATIENCE).get_secret_value(SecretId=self._secret_id)
         except Exception as error:
-            code = aws.error_code(error)
-            if code in _NO_SECRET:
-                raise NoSecret(f"{name}: the secret does not exist") from None
-            raise Refused(f"{name}: the secret can't be read: {code or type(error).__name__}") from None
+            code = aws.error_code(error) or type(error).__name__
+            if code in _NO_SECRET or (code == "AccessDeniedException" and "KMS" not in str(error)):
+                raise NoSecret(f"{name}: the secret does not exist: {code}") from None
+            raise Refused(f"{name}: the secret can't be read: {code}") from None
         try:
             return self._model.model_validate_json(answer.get("SecretString") or "")
         except ValidationError as error:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.sandbox import keys
 from schoolbell import aws
@@ -120,6 +121,27 @@ def test_without_a_secret_it_is_not_configured_until_there_is_one(
         sender(name, settings).send(alert())
     client.create_secret(Name=secret_id, SecretString=kept)
     assert sender(name, settings).is_configured()
+
+
+@pytest.mark.parametrize("name", SENDERS)
+@pytest.mark.parametrize(
+    ("text", "is_configured"),
+    [("... because no identity-based policy allows it", False), ("Access to KMS is not allowed", True)],
+)
+def test_without_a_secret_it_is_not_configured_by_aws_words_either(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, text: str, is_configured: bool
+) -> None:
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": text}}, "GetSecretValue")
+
+    def call(*_: object) -> None:
+        raise denied
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", call)
+    if is_configured:
+        with pytest.raises(Refused, match="AccessDeniedException"):
+            sender(name, settings).is_configured()
+    else:
+        assert not sender(name, settings).is_configured()
 
 
 @pytest.mark.parametrize(

@@ -237,14 +237,16 @@ def test_without_a_secret_it_is_for_an_operator_to_mend(settings: Settings, serv
     )
     error = raised(service, settings)
     assert isinstance(error, Refused)
-    assert str(error) == f"{service}: the secret does not exist"
+    assert str(error) == f"{service}: the secret does not exist: ResourceNotFoundException"
 
 
 @each_service
 def test_a_secret_that_cannot_be_read_is_for_an_operator_to_mend(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "Ada may not"}}, "GetSecretValue")
+    denied = ClientError(
+        {"Error": {"Code": "AccessDeniedException", "Message": "Access to KMS is not allowed"}}, "GetSecretValue"
+    )
 
     def call(*_: object) -> None:
         raise denied
