@@ -14,7 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-NAMES: Final = ("completion", "outbox", "cold_start", "waitlist", "lifecycle", "retention", "audit")
+NAMES: Final = ("completion", "outbox", "cold_start", "waitlist", "lifecycle", "retention", "audit", "admin")
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 CONSOLE: Final = Console()
 

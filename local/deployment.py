@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from local.bundle import EXPANDED, LOCAL, CommandError, architecture, sam
 from local.emulator import client, endpoint
-from local.sandbox import keys
+from local.sandbox import keys, oidc
 
 ARTIFACTS = "schoolbell-artifacts"  # as samconfig.toml has it
 
@@ -58,9 +60,25 @@ def is_stuck(stack: str, port: int) -> bool:
     return any(status.endswith(("FAILED", "IN_PROGRESS")) or status == "ROLLBACK_COMPLETE" for status in statuses)
 
 
-def parameters(database_secret: str, sandbox: str) -> dict[str, str]:
+def admin_url(stack: str, port: int) -> str:
+    """Where the admin page of a stack will be: the emulator makes an API's id of its name."""
+    api = sha256(f"{stack}-platform".encode()).hexdigest()[:8]
+    return f"http://{api}.execute-api.localhost:{port}"
+
+
+def admin_token(sandbox: str) -> str:
+    """A token with which the demo operator is let in, from the sandbox's issuer."""
+    asked = Request(f"{sandbox}/oidc/demo-token", b"{}", method="POST")  # noqa: S310 - on this machine
+    with urlopen(asked, timeout=10) as answer:  # noqa: S310
+        return str(json.loads(answer.read())["token"])
+
+
+def parameters(database_secret: str, sandbox: str, admin: str) -> dict[str, str]:
     """The parameters of the stack on this machine. Emails and text messages stay with the emulator's SES and SNS."""
     return {
+        "AdminAudience": oidc.CLIENT,
+        "AdminIssuer": f"{sandbox}/oidc",
+        "AdminUrl": admin,
         "Architecture": architecture(),
         "DatabaseSecretArn": database_secret,
         "GoogleCalendarUrl": f"{sandbox}/calendar/v3",

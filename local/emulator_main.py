@@ -11,6 +11,7 @@ import io
 import json
 import operator
 import os
+import re
 import tempfile
 import threading
 import time
@@ -339,6 +340,21 @@ def spawn_worker(original: Callable[..., None], layers: Layers) -> Callable[...,
     return spawn
 
 
+# API Gateway: an API is found at a name that every browser knows to be this machine's, and that is known beforehand
+
+
+def named_api(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an API's id of its name. On AWS it is random, and whoever wants to know it asks."""
+
+    def provision(kind: str, logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+        if kind == "AWS::ApiGatewayV2::Api":
+            made = hashlib.sha256(properties["Name"].encode()).hexdigest()[:8]
+            properties = {**properties, "Tags": {**properties.get("Tags", {}), "ms-custom-id": made}}
+        return original(kind, logical_id, properties, stack)
+
+    return provision
+
+
 # CloudFormation: nested stacks keep the attributes of what an update leaves alone; stacks tell what becomes of them
 
 
@@ -620,8 +636,9 @@ def main() -> None:
     iam_evaluator._resolve_condition_key = condition_value(iam_evaluator._resolve_condition_key)
     iam_actions.extract_resource_arn = resource_arn(iam_actions.extract_resource_arn)
     iam_actions.extract_iam_action = iam_action(iam_actions.extract_iam_action)
+    app._EXECUTE_API_RE = re.compile(r"^([a-f0-9]{8})\.execute-api\.(?:localhost|127\.0\.0\.1)(?::\d+)?$")
     attributes = Attributes()
-    provisioners._provision_resource = attributes.provision(provisioners._provision_resource)
+    provisioners._provision_resource = named_api(attributes.provision(provisioners._provision_resource))
     provisioners._update_resource = attributes.update(provisioners._update_resource)
     stacks._add_event = stack_event(stacks._add_event)
     lambda_svc._route_async_failure = route_async_failure(lambda_svc._route_async_failure)

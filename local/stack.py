@@ -63,7 +63,9 @@ def up(home: Home, stack: str, *, enforce_iam: bool, parameters: Mapping[str, st
             with step("Deploy") as current:
                 port = state.ports["emulator"]
                 secret = deployment.put_database_secret(stack, port, database)
-                deployment.deploy(stack, port, {**deployment.parameters(secret, sandbox), **(parameters or {})})
+                admin = deployment.admin_url(stack, port)
+                own = deployment.parameters(secret, sandbox, admin)
+                deployment.deploy(stack, port, {**own, **(parameters or {})})
                 current.note = f"stack {stack}, by the SAM CLI"
             state.deployed = wanted
             home.remember(state)
@@ -102,7 +104,10 @@ def start_services(home: Home, state: State) -> bool:
         with step("Sandbox") as current:
             port = state.ports["sandbox"] = free_port(state.ports.get("sandbox"))
             state.processes["sandbox"] = start(
-                [ENVIRONMENTS / "dev" / "bin" / "python", "-m", "local.sandbox", "--port", str(port)],
+                [
+                    *(ENVIRONMENTS / "dev" / "bin" / "python", "-m", "local.sandbox", "--port", str(port)),
+                    *("--issuer-key", home.folder / "issuer.pem"),
+                ],
                 environment={**os.environ, "PYTHONPATH": str(CHECKOUT)},
                 folder=home.folder,
                 log=home.logs / "sandbox.log",
@@ -150,7 +155,10 @@ def environment(state: State, database: str) -> dict[str, str]:
         "SCHOOLBELL_STACK": state.stack,
     }
     if "sandbox" in state.processes:
-        variables["GOOGLE_SANDBOX_URL"] = endpoint(state.ports["sandbox"])
+        sandbox = endpoint(state.ports["sandbox"])
+        variables["GOOGLE_SANDBOX_URL"] = sandbox
+        variables["ADMIN_URL"] = f"{deployment.admin_url(state.stack, state.ports['emulator'])}/admin/scheduled-jobs"
+        variables["ADMIN_TOKEN"] = deployment.admin_token(sandbox)
     return variables
 
 

@@ -28,6 +28,7 @@ from schoolbell.settings import Settings
 from tests.performing import Performer
 
 pytest_plugins = [
+    "tests.fixtures.admin",
     "tests.fixtures.database",
     "tests.fixtures.deployed",
     "tests.fixtures.google",

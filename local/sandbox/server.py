@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final, Protocol
 
-from local.sandbox import admin, calendar, drive, fcm, oauth, pagerduty, sendgrid, slack, twilio
+from local.sandbox import admin, calendar, drive, fcm, oauth, oidc, pagerduty, sendgrid, slack, twilio
 from local.sandbox.messages import Call, Refusal, Reply, fault, google_error
 from local.sandbox.world import Fault, Store, World
 
@@ -43,6 +43,7 @@ class Service(Protocol):
 
 SERVICES: Final[dict[str, Service]] = {
     "fcm": fcm,
+    "oidc": oidc,
     "pagerduty": pagerduty,
     "sendgrid": sendgrid,
     "slack": slack,

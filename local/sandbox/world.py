@@ -115,6 +115,8 @@ class World(BaseModel):
     messages: list[Sent] = Field(default_factory=list)
     unregistered: set[str] = Field(default_factory=set)
     """Push tokens of devices that no longer have the application."""
+    codes: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Authorization codes that nobody has exchanged yet, with what was asked for."""
     faults: list[Fault] = Field(default_factory=list)
     requests: Counter[str] = Field(default_factory=Counter)
     """How many, by `METHOD operation`."""

@@ -25,6 +25,10 @@ class Settings(BaseModel):
     schedule_group: str = ""
     scheduler_role_arn: str = ""
     archive_bucket: str = ""
+    admin_url: str = ""
+    admin_issuer: str = ""
+    admin_audience: str = ""
+    admin_role_claim: str = "cognito:groups"
     google_calendar_url: str = "https://www.googleapis.com/calendar/v3"
     google_drive_url: str = "https://www.googleapis.com/drive/v3"
     google_token_url: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a token

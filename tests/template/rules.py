@@ -30,10 +30,10 @@ UNNAMEABLE: Final = {
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
     "sqs:ListQueues",
+    "lambda:ListEventSourceMappings",
     "lambda:ListFunctions",
     "events:ListRules",
     "scheduler:ListSchedules",
-    "lambda:ListEventSourceMappings",
     "logs:CreateLogDelivery",
     "logs:GetLogDelivery",
     "logs:UpdateLogDelivery",
@@ -52,10 +52,11 @@ UNNAMEABLE: Final = {
 ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephones, which have no ARNs
 # Whose resources are the whole stack's by their task: they send what any job has left in the outbox, ring any job,
 # or count what is in any queue.
-SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "RunWatchdogAccess", "DelayedTriggerRole", "HealthAccess"}
+SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "RunWatchdogAccess", "DelayedTriggerRole", "HealthAccess", "AdminAccess"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
 OF_SOME: Final = {
+    *("ADMIN_URL", "ADMIN_ISSUER", "ADMIN_AUDIENCE"),  # only where operators sign in
     "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
     "MONITORING_SECRET_ID",  # only where somebody asks for the metrics
     "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
