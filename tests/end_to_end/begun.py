@@ -1,5 +1,6 @@
 """What takes minutes, begun as soon as the stack is up; `conftest.py` says how."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import Row
 
 from schoolbell.database.tables.tutoring import sessions, waitlist_answers
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.failing import accept, refuse
 from tests.end_to_end.google import Google, Material, material
 from tests.end_to_end.stack import Stack
@@ -117,3 +119,17 @@ def begun_message(stack: Stack) -> Row[Any]:
     stack.drop("tutoring.message-events", {"type": "message.scheduled", "message_id": str(message.id)})
     eventually(lambda: stack.one_shot(f"message-{message.id}"), "schedule")
     return message
+
+
+@pytest.fixture(scope="session")
+def begun_triggers(stack: Stack) -> dict[str, Any]:
+    """A scheduled job and a queue job that are to run in a while, by the command line."""
+    schoolbell = CommandLine(stack)
+    lesson = Make(stack.database, datetime.now(UTC)).session()
+    delay = f"{TO_COME.total_seconds():.0f}s"
+    data = json.dumps({"session_id": str(lesson.id)})
+    return {
+        "lesson": lesson,
+        "scheduled": schoolbell.json("trigger", "tutoring.message-sweep", "--delay", delay),
+        "queued": schoolbell.json("trigger", COMPLETE, "--data", data, "--delay", delay),
+    }

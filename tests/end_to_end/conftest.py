@@ -24,6 +24,7 @@ from tests.end_to_end.begun import (
     begun_poison,
     begun_schedule,
     begun_throttled_copy,
+    begun_triggers,
 )
 from tests.end_to_end.stack import Stack
 from tests.factories import Make
@@ -35,6 +36,7 @@ __all__ = [  # fixtures, which have to be here to be found
     "begun_poison",
     "begun_schedule",
     "begun_throttled_copy",
+    "begun_triggers",
 ]
 
 NAME = "end-to-end"

@@ -1,4 +1,4 @@
-"""Delete old history, daily: completed runs after 30 days, failed ones and resolved dead letters after 90.
+"""Delete old history, daily: completed runs after 30 days; failed ones, resolved dead letters and triggers after 90.
 
 What runs came to stays in the statistics, so only runs that are counted there go. A run that is not over stays, and so
 does a dead letter that nobody has resolved.
@@ -6,14 +6,15 @@ does a dead letter that nobody has resolved.
 
 from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func
 
-from schoolbell.database.tables.platform import dead_letters, job_runs
+from schoolbell.database.tables.platform import dead_letters, job_runs, triggers
 from schoolbell.jobs import JobContext, Result, scheduled_job
 
 KEEP_COMPLETED = timedelta(days=30)
 KEEP_FAILED = timedelta(days=90)
 KEEP_RESOLVED = timedelta(days=90)  # they hold what somebody dropped on a queue, so they are not kept for history
+KEEP_TRIGGERS = timedelta(days=90)  # as long as a key is remembered after its time, so that it starts nothing twice
 
 
 class Cleaned(Result):
@@ -22,6 +23,7 @@ class Cleaned(Result):
     completed: int
     failed: int
     dead_letters: int
+    triggers: int
 
 
 @scheduled_job("platform.run-history-cleanup", dry_run=True)
@@ -37,8 +39,13 @@ def handler(job: JobContext) -> Cleaned:
         job_runs.c.finished_at < job.now - KEEP_FAILED,
     )
     resolved = delete(dead_letters).where(dead_letters.c.resolved_at < job.now - KEEP_RESOLVED)
+    asked_before = job.now - KEEP_TRIGGERS
+    forgotten = delete(triggers).where(
+        triggers.c.created_at < asked_before, func.coalesce(triggers.c.due_at, triggers.c.created_at) < asked_before
+    )
     return Cleaned(
         completed=job.in_batches(completed, phase="completed runs"),
         failed=job.in_batches(failed, phase="failed runs"),
         dead_letters=job.in_batches(resolved),
+        triggers=job.in_batches(forgotten),
     )

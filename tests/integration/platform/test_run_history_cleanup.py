@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 
 from functions.platform.run_history_cleanup.app import handler as cleanup
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, job_runs
+from schoolbell.database.tables.platform import dead_letters, job_runs, triggers
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
@@ -57,6 +57,19 @@ def test_a_run_that_is_in_no_statistics_yet_stays(perform: Performer, make: Make
     assert len(stored(job_runs, job=CHIME)) == 1
 
 
+def test_a_key_is_remembered_for_90_days_after_its_time(perform: Performer, make: Make, stored: Stored) -> None:
+    for key, asked, due in (
+        ("old", 91, None),
+        ("young", 89, None),
+        ("long ago, for tomorrow", 91, -1),
+        ("over", 99, 91),
+    ):
+        due_at = make.now - due * DAY if due else None
+        make.row(triggers, key=key, job=CHIME, requested_by="ada", created_at=make.now - asked * DAY, due_at=due_at)
+    assert perform(cleanup).result["triggers"] == 2
+    assert {row.key for row in stored(triggers)} == {"young", "long ago, for tomorrow"}
+
+
 def test_resolved_dead_letters_go_and_open_ones_stay(
     perform: Performer, make: Make, stored: Stored, now: datetime
 ) -> None:
@@ -77,7 +90,12 @@ def test_resolved_dead_letters_go_and_open_ones_stay(
 def test_a_dry_run_counts_and_deletes_nothing(perform: Performer, make: Make, stored: Stored) -> None:
     for status in ("completed", "failed", "timed_out"):
         run(make, status, 91 * DAY)
-    assert perform(cleanup, data={"dry_run": True}).result == {"completed": 1, "failed": 2, "dead_letters": 0}
+    assert perform(cleanup, data={"dry_run": True}).result == {
+        "completed": 1,
+        "failed": 2,
+        "dead_letters": 0,
+        "triggers": 0,
+    }
     assert len(stored(job_runs, job=CHIME)) == 3
 
 
