@@ -95,6 +95,21 @@ def test_a_message_says_what_happened(services: Services, settings: Settings, ac
         assert part in shown
 
 
+def test_what_an_alert_says_mentions_nobody_and_makes_no_link(services: Services, settings: Settings) -> None:
+    mention = "<!channel> & <https://example.com|a link>"
+    slack_of(settings).send(alert(summary=mention, source="<@U1>", details={"<!here>": "<#C1>"}))
+    (message,) = services.sent("slack")
+    escaped = "&lt;!channel&gt; &amp; &lt;https://example.com|a link&gt;"
+    assert message["text"] == f"🔴 *Critical:* {escaped}"
+    assert "<" not in str(message)
+    assert all(each["verbatim"] for block in message["attachments"][0]["blocks"] for each in _texts(block))
+
+
+def _texts(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """The texts of a block."""
+    return [*block.get("fields", []), *block.get("elements", []), *([block["text"]] if "text" in block else [])]
+
+
 @pytest.mark.parametrize("name", SENDERS)
 def test_the_longest_alert_is_within_the_services_limits(services: Services, settings: Settings, name: str) -> None:
     details = {f"{number:03}{'<&>' * 100}": "&<>" * 900 for number in range(70)}

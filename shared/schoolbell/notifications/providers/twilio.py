@@ -92,7 +92,7 @@ class Twilio:
             raise self._error_of(answer)
         created = json_of(answer)
         sid = created.get("sid")
-        if answer.status != 201 or not isinstance(sid, str) or not _SID.fullmatch(sid):
+        if not isinstance(sid, str) or not _SID.fullmatch(sid):
             raise self._service.garbage(answer)
         if created.get("status") in _NOT_SENT:
             raise Rejected(f"{self.name}: {created['status']} {as_code(created.get('error_code'))}".rstrip())
