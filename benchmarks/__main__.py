@@ -14,7 +14,17 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-NAMES: Final = ("completion", "outbox", "cold_start", "waitlist", "lifecycle", "retention", "audit", "admin")
+NAMES: Final = (
+    "completion",
+    "outbox",
+    "notifications",
+    "cold_start",
+    "waitlist",
+    "lifecycle",
+    "retention",
+    "audit",
+    "admin",
+)
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 CONSOLE: Final = Console()
 

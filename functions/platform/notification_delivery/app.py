@@ -467,6 +467,8 @@ def _spent(row: Row[Any], provider: Provider) -> str | None:
 def _as_delivery_error(job: JobContext, sending: Sending, error: BaseException) -> DeliveryError:
     if isinstance(error, DeliveryError):
         return error
+    if not isinstance(error, Exception):
+        raise error
     job.logger.error("provider raised", notification_id=str(sending.id), error=type(error).__name__)
     return Uncertain(type(error).__name__)
 

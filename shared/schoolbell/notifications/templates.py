@@ -110,5 +110,5 @@ def _text(path: str, context: Mapping[str, Any]) -> str:
 @pass_context
 def _local_time(context: Context, moment: str) -> str:
     """A time in ISO 8601 as people read it, e.g. `Wednesday 4 March 2026, 11:00 CET`."""
-    local = datetime.fromisoformat(moment).astimezone(context[ZONE])
+    local = datetime.fromisoformat(str(moment)).astimezone(context[ZONE])
     return f"{local:%A} {local.day} {local:%B %Y, %H:%M %Z}"
