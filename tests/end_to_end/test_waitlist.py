@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from schoolbell.database.tables.platform import notifications
 from schoolbell.database.tables.tutoring import waitlist_answers, waitlist_entries
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
@@ -62,7 +63,6 @@ class Waitlist:
 
 
 def test_a_decline_then_an_acceptance(stack: Stack, make: Make) -> None:
-    told = listen_to_students(stack)
     waitlist = Waitlist(stack, make, students=3)
     waitlist.open()
     waitlist.becomes("notified", "waiting", "waiting")
@@ -73,8 +73,11 @@ def test_a_decline_then_an_acceptance(stack: Stack, make: Make) -> None:
     waitlist.becomes("declined", "accepted", "waiting")
 
     waitlist.ends()
-    heard = take_all(stack, told)
-    assert [heard.count(str(entry.student_id)) for entry in waitlist.entries()] == [1, 1, 0]
+    told = [
+        len(stack.rows(notifications, recipient=f"student/{entry.student_id}", template="waitlist_offer"))
+        for entry in waitlist.entries()
+    ]
+    assert told == [1, 1, 0]
 
 
 def test_the_end_of_the_window_passes_the_seat_on(stack: Stack, make: Make) -> None:
@@ -155,28 +158,6 @@ def test_an_opening_of_no_seats_is_dead_with_the_reason(stack: Stack, make: Make
     assert stack.buried(OPENINGS, body)["MessageAttributes"]["reason"]["StringValue"] == reason
     assert stack.dead_letter(OPENINGS, body).error == reason
     assert waitlist.statuses() == ["waiting"]
-
-
-def listen_to_students(stack: Stack) -> str:
-    """The URL of a queue that hears what students are told from now on."""
-    arn = f"arn:aws:sqs:us-east-1:000000000000:{stack.name}-students"
-    may_send = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}
-    policy = {"Version": "2012-10-17", "Statement": [{**may_send, "Resource": arn}]}
-    url = stack.sqs.create_queue(QueueName=f"{stack.name}-students", Attributes={"Policy": json.dumps(policy)})[
-        "QueueUrl"
-    ]
-    topics = [topic["TopicArn"] for topic in stack.client("sns").list_topics()["Topics"]]
-    (topic,) = (each for each in topics if each.endswith(f"{stack.name}-student-notifications"))
-    stack.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-    return str(url)
-
-
-def take_all(stack: Stack, url: str) -> str:
-    """What is on a queue, as one text."""
-    texts = []
-    while messages := stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-        texts += [message["Body"] for message in messages]
-    return "\n".join(texts)
 
 
 def test_two_executions_give_no_more_seats_than_there_are(stack: Stack, make: Make) -> None:

@@ -49,7 +49,7 @@ from schoolbell.notifications.policy import (
 from schoolbell.notifications.providers import Outgoing, Provider, provider_of
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.errors import CircuitOpen
-from schoolbell.resilience.rate_limiter import Budget, Denied, RateLimiter
+from schoolbell.resilience.rate_limiter import Budget, Denied, Permit, RateLimiter
 from schoolbell.settings import Settings
 
 SENDERS: Final = 50
@@ -199,6 +199,8 @@ class Delivery:
     """The channels whose circuit is open, and how long for."""
     spent: dict[Channel, timedelta] = field(default_factory=dict)
     """The channels that take no more for a while."""
+    permits: dict[Channel, int] = field(default_factory=lambda: defaultdict(int))
+    """What the rate limit has granted and was not spent yet."""
     looked_at: set[Channel] = field(default_factory=set)
 
     def delivered(self) -> Delivered:
@@ -300,14 +302,27 @@ class Delivery:
             lane = lane_of(channel, self.job.settings)
             some, too_many = some[: lane.most], some[lane.most :]
             self.pending.extendleft(item for item, _ in reversed(too_many))
-            answer = lane.limiter.try_acquire(self.queue, self.job.current, len(some))
-            if isinstance(answer, Denied):
-                self.spent[channel] = answer.retry_after
+            if wait_for := self._spend(lane, channel, len(some)):
+                self.spent[channel] = wait_for
                 for item, _ in some:
-                    self._postpone(item, answer.retry_after)
+                    self._postpone(item, wait_for)
             else:
                 begun += self._claim(lane, some)
         return begun
+
+    def _spend(self, lane: Lane, channel: Channel, number: int) -> timedelta | None:
+        """Takes so many permits, and asks for all that may be needed at once; how long to wait where there are none."""
+        answer: Permit | Denied = Permit()
+        if self.permits[channel] < number:
+            for cost in (min(lane.most, number + len(self.pending)), number):
+                answer = lane.limiter.try_acquire(self.queue, self.job.current, cost)
+                if isinstance(answer, Permit):
+                    self.permits[channel] += cost
+                    break
+        if isinstance(answer, Denied):
+            return answer.retry_after
+        self.permits[channel] -= number
+        return None
 
     def _is_shut(self, channel: Channel) -> bool:
         if channel not in self.looked_at:

@@ -1,0 +1,69 @@
+"""Notifications on the stack: from the job that gives rise to one to the provider that takes it."""
+
+import json
+from typing import Any
+from urllib.request import urlopen
+
+from sqlalchemy import Row
+
+from schoolbell.database.tables.platform import dead_letters, notifications
+from tests.end_to_end.stack import Stack
+from tests.end_to_end.test_waitlist import Waitlist
+from tests.end_to_end.waiting import eventually
+from tests.factories import Make
+
+NORMAL = "platform.notifications-normal"
+
+
+def recorded(stack: Stack, what: str) -> list[dict[str, Any]]:
+    """What the emulator's SES or SNS was asked to send."""
+    port = stack.home.state().ports["emulator"]
+    with urlopen(f"http://127.0.0.1:{port}/_ministack/{what}") as answer:
+        found = json.load(answer)
+    return list(found["messages"] if isinstance(found, dict) and "messages" in found else found)
+
+
+def mentions(stack: Stack, what: str, address: str) -> int:
+    """How many messages went to an address."""
+    return sum(address in json.dumps(message) for message in recorded(stack, what))
+
+
+def sent(stack: Stack, **columns: Any) -> Row[Any]:
+    """The notification with these columns, once it has been sent."""
+    rows = eventually(lambda: stack.rows(notifications, status="sent", **columns), f"sent: {columns}", patience=120)
+    (row,) = rows
+    return row
+
+
+def test_the_offer_of_a_seat_reaches_the_student_by_email(stack: Stack, make: Make) -> None:
+    waitlist = Waitlist(stack, make, students=1)
+    waitlist.open()
+    (entry,) = waitlist.entries()
+    row = sent(stack, recipient=f"student/{entry.student_id}")
+    assert (row.channel, row.sent_by, row.provider, row.attempts) == ("email", "email", "ses", 1)
+    assert mentions(stack, "ses/messages", f"offer-{entry.student_id}") == 0
+    assert mentions(stack, "ses/messages", row.provider_message_id) == 1
+
+
+def test_what_an_application_inserts_is_sent_within_a_minute_or_two(stack: Stack, make: Make) -> None:
+    student = make.student(email="inserted@example.org", phone="+33612345678")
+    email = make.to_deliver(student, template="session_review", data={})
+    text = make.to_deliver(student, channel="sms", template="session_review", data={})
+    for row in (email, text):
+        assert sent(stack, id=row.id).provider_message_id
+    assert mentions(stack, "ses/messages", "inserted@example.org") == 1
+    assert mentions(stack, "sns/sms-messages", "+33612345678") == 1
+
+
+def test_one_with_a_field_missing_is_put_right_and_sent_again(stack: Stack, make: Make) -> None:
+    student = make.student(email="put-right@example.org")
+    row = make.to_deliver(student, data={})
+    stack.drop(NORMAL, {"notification_ids": [str(row.id)]})
+    failed = stack.becomes(notifications, row.id, status="failed")
+    assert failed.error == "data: expires_at: missing"
+    letter = eventually(lambda: stack.rows(dead_letters, message_id=str(row.id)), "dead letter")[0]
+    assert letter.queue == f"{stack.name}-platform-notifications-normal"
+    stack.change(notifications, row.id, data={"expires_at": "2026-03-04T10:00:00+00:00"})
+    stack.redrive(NORMAL)
+    stack.becomes(notifications, row.id, status="sent")
+    assert mentions(stack, "ses/messages", "put-right@example.org") == 1
