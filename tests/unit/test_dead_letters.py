@@ -74,6 +74,7 @@ def test_a_message_says_why_it_is_dead(
         ("Sandbox.Timedout", "RequestId: 6a7f Error: Task timed out after 300.00 seconds", "timed_out"),
         ("", "2026-03-02T09:41:07.381Z 6a7f Task timed out after 300.00 seconds", "timed_out"),
         ("Runtime.ExitError", "RequestId: 6a7f Error: Runtime exited with error: signal: killed", "unknown"),
+        ("Runtime.ImportModuleError", "Unable to import module 'app': No module named 'x'", "failed"),
         ("Runtime.OutOfMemory", "RequestId: 6a7f Error: out of memory", "unknown"),
     ],
 )

@@ -94,8 +94,8 @@ class _Destination(BaseModel):
 SILENT: Final = "its function ended without saying why: out of time or memory, or the database was away"
 UNEXPLAINED: Final = "nobody said why; it was perhaps put here by hand"
 _TIMED_OUT: Final = ("Sandbox.Timedout", "Task timed out after")
-_UNSAID: Final = ("Runtime.", "Sandbox.", "Extension.")
-"""How the error types begin that Lambda itself gives to a process that ended: out of memory, `sys.exit`, a crash."""
+_UNSAID: Final = ("Runtime.ExitError", "Runtime.OutOfMemory", "Sandbox.", "Extension.")
+"""How the error types begin that Lambda gives to a process that ended without a word: out of memory, or a crash."""
 
 
 def record_id(message: Mapping[str, Any]) -> str:
