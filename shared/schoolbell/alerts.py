@@ -7,12 +7,13 @@ nobody anything new.
 """
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from schoolbell.jobs.outbox import Outbox
+if TYPE_CHECKING:  # the job runtime raises alerts itself
+    from schoolbell.jobs.outbox import Outbox
 
 TOPIC: Final = "alerts"
 
@@ -52,7 +53,7 @@ class Alert(BaseModel):
     """When it was found; `send_alert` fills it in. What overtakes an alert on its way is told from it by this."""
 
 
-def send_alert(outbox: Outbox, connection: Connection, alert: Alert, *, dedup_key: str) -> None:
+def send_alert(outbox: "Outbox", connection: Connection, alert: Alert, *, dedup_key: str) -> None:
     """Writes an alert to the outbox; a second one with the same `dedup_key` is not sent.
 
     Args:
@@ -63,3 +64,11 @@ def send_alert(outbox: Outbox, connection: Connection, alert: Alert, *, dedup_ke
     """
     found = alert if alert.at else alert.model_copy(update={"at": outbox.now()})
     outbox.send(connection, f"topic/{TOPIC}", found.model_dump(mode="json"), dedup_key=dedup_key)
+
+
+_IS_STANDING = text("SELECT EXISTS (SELECT FROM platform.alerts WHERE key = :key AND status = 'triggered')")
+
+
+def is_standing(connection: Connection, key: str) -> bool:
+    """Whether an alert with this key was told and not ended, as far as `platform.alert-router` has got."""
+    return bool(connection.execute(_IS_STANDING, {"key": key}).scalar_one())

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Delete, Row, TextClause, bindparam, delete, t
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
+from schoolbell.alerts import Alert, Severity, is_standing, send_alert
 from schoolbell.database.tables.platform import audit_logs
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
@@ -79,7 +80,24 @@ def handler(job: JobContext) -> Cleaned:
         unverified += new.counts.get("unverified", 0) + old.counts.get("unverified", 0)
     if unverified:
         count_alert(job.name, "UnverifiedAuditRecords", unverified)
+    tell_of_damage(job, unverified)
     return Cleaned(archived=archived, deleted=deleted, unverified=unverified)
+
+
+def tell_of_damage(job: JobContext, unverified: int) -> None:
+    """Raises an alert when archive objects were missing or damaged, and ends one that stands when none was."""
+    alert = Alert(
+        action="trigger" if unverified else "resolve",
+        key=f"audit-archive-damaged/{job.name}",
+        severity=Severity.CRITICAL,
+        summary=f"{unverified} audit records were not in the archive as they should be, and are archived afresh",
+        source=job.name,
+        details={"records": unverified},
+    )
+    with job.transaction() as connection:
+        if unverified or is_standing(connection, alert.key):
+            dedup_key = f"{alert.key}/{alert.action}/{job.scheduled_for or job.run_id}"
+            send_alert(job.outbox, connection, alert, dedup_key=dedup_key)
 
 
 def what_would_go(job: JobContext) -> Cleaned:

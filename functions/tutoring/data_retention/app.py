@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import (
@@ -42,6 +42,7 @@ from sqlalchemy import (
     update,
 )
 
+from schoolbell.alerts import Alert, Severity, send_alert
 from schoolbell.database.tables.platform import audit_logs
 from schoolbell.database.tables.tutoring import (
     RETENTION_DEFAULTS,
@@ -93,7 +94,7 @@ def handler(job: JobContext) -> Retained:
     erased.update(job.in_chunks(erase_late_writes(job), "late writes").counts)
     for table in erasure.tables_of_mentions():
         erased.update(job.in_chunks(erase_mentions(job, table), f"mentions in {table.fullname}").counts)
-    return Retained(
+    retained = Retained(
         requests_overdue=overdue.items,
         requests_done=erased.pop("requests", 0),
         students_erased=erased.pop("students", 0),
@@ -102,6 +103,10 @@ def handler(job: JobContext) -> Retained:
         contacts_deleted=job.in_chunks(clear(job, CONTACTS), "contact log").items,
         messages_cleared=job.in_chunks(clear(job, MESSAGES), "messages").items,
     )
+    if overdue.items and not job.dry_run:
+        with job.transaction() as connection:
+            tell_operators(job, connection, "resolve", "the overdue erasure requests have been carried out")
+    return retained
 
 
 # Whose time is over
@@ -176,9 +181,19 @@ def raise_alert(job: JobContext) -> Step:
             count_alert(job.name, "OverdueErasureRequests", len(ids))
             told = connection.execute(_TELL_TEACHERS, {"ids": erasure.as_array(ids), "now": job.now}).scalars().all()
             email_teachers(connection, job.outbox, told)
+            tell_operators(job, connection, "trigger", f"{len(ids)} erasure requests were not carried out in time")
         return Chunk(str(ids[-1]), items=len(ids))
 
     return step
+
+
+def tell_operators(
+    job: JobContext, connection: Connection, action: Literal["trigger", "resolve"], summary: str
+) -> None:
+    """Raises or ends the alert of overdue requests, once for a scheduled time."""
+    key = f"erasure-overdue/{job.name}"
+    alert = Alert(action=action, key=key, severity=Severity.CRITICAL, summary=summary, source=job.name)
+    send_alert(job.outbox, connection, alert, dedup_key=f"{key}/{action}/{job.scheduled_for or job.run_id}")
 
 
 # The notification names no student: what is about a student is erased with the student, and this is to stay.

@@ -16,7 +16,7 @@ from functions.platform.audit_cleanup import app
 from functions.platform.audit_cleanup.app import handler, months_before
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs
+from schoolbell.database.tables.platform import alerts, audit_logs
 from schoolbell.jobs.scheduled import JobFailed
 from schoolbell.settings import Settings
 from tests.factories import Make
@@ -287,6 +287,7 @@ def test_what_is_not_in_the_archive_as_it_was_is_not_deleted(
     left: Left,
     stored: Stored,
     archive: Archive,
+    outbox_rows: Callable[[], list[Row[Any]]],
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     damage: Callable[[Archive, str], None],
@@ -305,11 +306,15 @@ def test_what_is_not_in_the_archive_as_it_was_is_not_deleted(
     (said,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert (said.getMessage(), said.__dict__["keys"]) == ("audit archives are missing or damaged", [key])
     assert '"UnverifiedAuditRecords":[1.0]' in capsys.readouterr().out
+    (alert,) = (row.payload for row in outbox_rows() if row.destination == "topic/alerts")
+    assert (alert["action"], alert["severity"], alert["details"]) == ("trigger", "critical", {"records": 1})
+    make.row(alerts, **{name: alert[name] for name in ("key", "severity", "summary", "source")})
 
     result = clean(later + timedelta(days=31)).result
     assert left() == set()
     assert str(broken.id) in archive.ids()
     assert (result["archived"]["student"], result["deleted"]["student"], result["unverified"]) == (1, 1, 0)
+    assert [row.payload["action"] for row in outbox_rows() if row.destination == "topic/alerts"][1:] == ["resolve"]
 
 
 def test_what_s3_itself_finds_damaged_is_not_deleted(

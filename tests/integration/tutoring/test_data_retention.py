@@ -206,6 +206,7 @@ def test_an_overdue_request_raises_an_alert_once(
     make: Make,
     retain: Retain,
     stored: Stored,
+    outbox_rows: Callable[[], list[Row[Any]]],
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -219,6 +220,13 @@ def test_an_overdue_request_raises_an_alert_once(
     assert (told.kind, told.subject_id, told.student_id, told.body) == ("erasure_overdue", request.id, None, None)
     assert told.title == "An erasure request was overdue, and is now carried out"
     assert stored(erasure_requests)[0].alerted_at == NOW
+    raised, ended = (row.payload for row in outbox_rows() if row.destination == "topic/alerts")
+    assert (raised["action"], raised["severity"], raised["key"]) == (
+        "trigger",
+        "critical",
+        "erasure-overdue/tutoring.data-retention",
+    )
+    assert (ended["action"], ended["key"]) == ("resolve", raised["key"])
 
     caplog.clear()
     retain(NOW + 7 * DAY)
@@ -325,10 +333,18 @@ def test_every_personal_datum_of_an_erased_student_goes_from_every_table(
 
 
 NOT_PERSONAL: Mapping[str, set[str]] = {
+    "platform.alerts": {"key", "status", "severity", "summary", "source", "details", "told"},
+    "platform.job_statistics": {"job"},
+    "platform.job_totals": {"job"},
+    "platform.seen_schedules": {"name", "shape"},
+    "platform.standing_alerts": {"key", "source", "severity", "summary", "details"},
+    "platform.triggers": {"key", "job", "queue", "requested_by", "schedule"},
+    "platform.zone_schedules": {"job", "time_zone"},
     "platform.audit_logs": {"tier", "action", "actor", "subject", "archived_to"},
     "platform.dead_letters": {"job", "queue", "message_id", "reason", "resolution", "resolved_by"},
     "platform.job_runs": {
         *("job", "trigger", "status", "cursor", "result", "error", "traceback", "request_id", "data"),
+        "time_zone",
     },
     "platform.leases": {"name", "holder"},
     "platform.notification_preferences": {"person", "kind", "channel"},
