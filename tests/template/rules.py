@@ -372,6 +372,17 @@ def schedules_tell_jobs_which_occurrence_it_is(bundle: Bundle) -> Iterator[str]:
 
 
 @rule
+def patterns_of_jobs_by_time_zone_ring_nobody(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        given = bundle.function(job).get("Environment", {}).get("Variables", {}).get("JOB_BY_TIME_ZONE")
+        is_by_zone = "job.time_zone" in bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
+        yield from _differs(f"{job}: JOB_BY_TIME_ZONE", given, "true" if is_by_zone else None)
+        for logical_id, properties in bundle.templates[job.domain].of_type("AWS::Scheduler::Schedule"):
+            if given and properties["Target"]["Arn"].endswith(f":{job.resource_name}"):
+                yield from _differs(f"{job}: the state of {logical_id}", properties.get("State"), "DISABLED")
+
+
+@rule
 def every_function_has_a_log_that_ends(bundle: Bundle) -> Iterator[str]:
     for job in bundle.jobs:
         log = bundle.templates[job.domain].properties(f"{job.logical_id}Log")

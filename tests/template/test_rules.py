@@ -49,6 +49,7 @@ def own(bundle: Bundle, name: str) -> list[dict[str, Any]]:
 
 APP = "functions/tutoring/auto_complete/app.py"
 EVENT = "events/tutoring/auto_complete.json"
+SYNC = "functions/tutoring/drive_sync/app.py"
 
 BREAKS: dict[str, list[Break]] = {
     "every_job_is_in_its_template": [
@@ -166,6 +167,13 @@ BREAKS: dict[str, list[Break]] = {
     "schedules_tell_jobs_which_occurrence_it_is": [
         lambda b: tutoring(b, "DriveSyncDaily")["Target"].pop("Input"),
         lambda b: tutoring(b, "DriveSyncDaily").pop("GroupName"),
+    ],
+    "patterns_of_jobs_by_time_zone_ring_nobody": [
+        lambda b: b.files.update({APP: b.files[APP] + "\n# works for the tenants of job.time_zone\n"}),
+        lambda b: (
+            tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_BY_TIME_ZONE="true"),
+            b.files.update({SYNC: b.files[SYNC] + "\n# works for the tenants of job.time_zone\n"}),
+        ),
     ],
     "every_function_has_a_log_that_ends": [
         lambda b: tutoring(b, "AutoCompleteLog").pop("RetentionInDays"),
