@@ -32,6 +32,7 @@ UNNAMEABLE: Final = {
     "sqs:ListQueues",
     "lambda:ListEventSourceMappings",
     "lambda:ListFunctions",
+    "cloudwatch:GetMetricData",
     "events:ListRules",
     "scheduler:ListSchedules",
     "logs:CreateLogDelivery",
