@@ -510,6 +510,24 @@ def alarms_are_of_this_stacks_metrics(bundle: Bundle) -> Iterator[str]:
 
 
 @rule
+def dashboards_can_be_read(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, dashboard in template.of_type("AWS::CloudWatch::Dashboard"):
+            try:
+                widgets = json.loads(dashboard.get("DashboardBody", ""))["widgets"]
+            except (ValueError, KeyError, TypeError) as error:
+                yield f"{domain}: {logical_id} is no dashboard: {error}"
+                continue
+            places = [(widget["x"], widget["y"]) for widget in widgets]
+            for widget in widgets:
+                properties = widget["properties"]
+                if places.count((widget["x"], widget["y"])) > 1 or not properties.get("title"):
+                    yield f"{domain}: {logical_id} has a widget without a place or a title of its own"
+                if STACK not in json.dumps(properties["metrics"]):
+                    yield f"{domain}: {properties['title']} shows the metrics of every stack"
+
+
+@rule
 def alarms_reach_their_topic(bundle: Bundle) -> Iterator[str]:
     """CloudWatch may not use the key that AWS manages for SNS: what it sends there is dropped without a word."""
     topic = bundle.root.properties("Alerts")
