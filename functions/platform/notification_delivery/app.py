@@ -327,8 +327,11 @@ class Delivery:
     def _is_shut(self, channel: Channel) -> bool:
         if channel not in self.looked_at:
             self.looked_at.add(channel)
-            if lane_of(channel, self.job.settings).circuit.is_open():
-                self.shut[channel] = RECOVERY
+            try:
+                if lane_of(channel, self.job.settings).circuit.is_open():
+                    self.shut[channel] = RECOVERY
+            except Exception as error:  # a circuit that can't be read counts as closed, here as in each call
+                self.job.logger.warning("circuit not read", channel=channel, error=type(error).__name__)
         return channel in self.shut
 
     def _claim(self, lane: Lane, some: Sequence[tuple[Item, Way]]) -> list[Sending]:
