@@ -37,7 +37,7 @@ from tests.fakes.gateway import content, payload
 from tests.performing import Invocation
 
 TITLE: Final = "Admin page: an answer with 60 jobs and 1,000,000 runs of 30 days"
-COLUMNS: Final = ("answer", "answers", "median", "slowest", "size")
+COLUMNS: Final = ("answer", "answers", "median", "fastest", "processor", "size")
 
 STACK: Final = "bench"
 ACCOUNT: Final = "000000000000"
@@ -48,6 +48,9 @@ RUNS: Final = 1_000_000
 NOT_COUNTED: Final = 1_000
 ANSWERS: Final = 20
 PAGE: Final = "/admin/scheduled-jobs"
+
+type Answer = tuple[float, float, int]
+"""Seconds that it took, seconds of the processor, and bytes."""
 
 
 def run() -> list[tuple[str, ...]]:
@@ -89,22 +92,22 @@ def measure() -> list[tuple[str, ...]]:
     install(on)
     cookie = {"Cookie": f"__Host-session={os.environ['BENCH_TOKEN']}", "Accept-Encoding": "gzip"}
 
-    def ask(target: str, fresh: bool = False) -> tuple[float, int]:
+    def ask(target: str, fresh: bool = False) -> Answer:
         headers = {"Cookie": cookie["Cookie"] + "; __Host-changed=1"} if fresh else {"Cookie": cookie["Cookie"]}
         event = payload("GET", target, {**headers, "Accept-Encoding": "gzip"})
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         answer = handler(event, Invocation())
-        taken = time.perf_counter() - started
+        taken, used = time.perf_counter() - started, time.process_time() - busy
         if answer["statusCode"] != 200:
             raise RuntimeError(f"{target} answered {answer['statusCode']}")
-        return taken, len(content(answer))
+        return taken, used, len(content(answer))
 
     job = f"{PAGE}/platform.job-00"
-    asked: list[tuple[str, Callable[[], tuple[float, int]], int]] = [
+    asked: list[tuple[str, Callable[[], Answer], int]] = [
         ("list, the first of an execution environment", lambda: ask(PAGE), 1),
         (f"list, AWS asked in the last {catalogue.KEPT.total_seconds():.0f} s", lambda: ask(PAGE), ANSWERS),
         ("list, AWS asked anew", lambda: ask(PAGE, fresh=True), ANSWERS),
-        ("a job's page, AWS asked anew", lambda: ask(job), ANSWERS),
+        ("a job's page", lambda: ask(job), ANSWERS),
         ("a job's runs, the hundredth page on", lambda: ask(f"{job}/runs?before={deep(on.database)}"), ANSWERS),
     ]
     return [line(name, [act() for _ in range(times)]) for name, act, times in asked]
@@ -122,10 +125,19 @@ def deep(database: Database) -> str:
     return f"{row.started_at.isoformat().replace('+', '%2B')}_{row.id}"
 
 
-def line(name: str, answers: list[tuple[float, int]]) -> tuple[str, ...]:
-    taken = [seconds * 1000 for seconds, _ in answers]
-    size = answers[-1][1] / 1024
-    return name, str(len(taken)), f"{statistics.median(taken):.0f} ms", f"{max(taken):.0f} ms", f"{size:.0f} KiB"
+def line(name: str, answers: list[Answer]) -> tuple[str, ...]:
+    """A line of the table; the processor's time is the function's own, whatever else the machine does."""
+    taken = [seconds * 1000 for seconds, _, _ in answers]
+    used = statistics.median(seconds * 1000 for _, seconds, _ in answers)
+    size = answers[-1][2] / 1024
+    return (
+        name,
+        str(len(taken)),
+        f"{statistics.median(taken):.0f} ms",
+        f"{min(taken):.0f} ms",
+        f"{used:.0f} ms",
+        f"{size:.0f} KiB",
+    )
 
 
 @contextlib.contextmanager
