@@ -602,6 +602,22 @@ def buckets_are_private_and_stay(bundle: Bundle) -> Iterator[str]:
                 yield f"{domain}: {logical_id} goes with the stack"
 
 
+@rule
+def the_gateway_asks_for_tokens_of_the_admin_api(bundle: Bundle) -> Iterator[str]:
+    authorizers = {
+        name: properties
+        for name, properties in bundle.templates["platform"].of_type("AWS::ApiGatewayV2::Authorizer")
+        if properties["AuthorizerType"] == "JWT" and properties["IdentitySource"] == ["$request.header.Authorization"]
+    }
+    routes = dict(bundle.templates["platform"].of_type("AWS::ApiGatewayV2::Route"))
+    asked = [route for route in routes.values() if route["RouteKey"].split()[1].startswith("/admin/api")]
+    if not asked:
+        yield "there is no route to the admin API"
+    for route in asked:
+        if route.get("AuthorizationType") != "JWT" or route.get("AuthorizerId") not in authorizers:
+            yield f"{route['RouteKey']} is open to everybody"
+
+
 # ---- state machines
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from schoolbell.admin import charts, wording
 from schoolbell.admin.models import Job, Month, Run
@@ -48,6 +48,7 @@ def environment() -> Environment:
         "clock": wording.clock,
         "machine": wording.machine,
         "counted": wording.counted,
+        "described": described,
         "local": local_time,
         "month_chart": month_chart,
         "state": state_of,
@@ -138,6 +139,19 @@ def local_time(moment: datetime, zone: str) -> str:
     difference = at.strftime("%:z")
     seconds = f"{at:%H:%M:%S}" if at.second else f"{at:%H:%M}"
     return f"{at:%a} {at.day} {at:%b %Y}, {seconds}" + ("" if zone == "UTC" else f" (UTC{difference})")
+
+
+def described(text: str) -> Markup:
+    """A job's description; what stands in backquotes is code.
+
+    >>> described("By hand with `{}` & <more>")
+    Markup('By hand with <code>{}</code> &amp; &lt;more&gt;')
+    """
+    parts = text.split("`")
+    coded = (
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
+    return Markup("").join(coded)
 
 
 def pretty(value: Any) -> str:
