@@ -24,6 +24,7 @@ NAMES: Final = (
     "retention",
     "audit",
     "admin",
+    "metrics",
 )
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 CONSOLE: Final = Console()

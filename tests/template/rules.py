@@ -32,6 +32,7 @@ UNNAMEABLE: Final = {
     "sqs:ListQueues",
     "lambda:ListEventSourceMappings",
     "lambda:ListFunctions",
+    "cloudwatch:GetMetricData",
     "events:ListRules",
     "scheduler:ListSchedules",
     "logs:CreateLogDelivery",
@@ -372,6 +373,17 @@ def schedules_tell_jobs_which_occurrence_it_is(bundle: Bundle) -> Iterator[str]:
 
 
 @rule
+def patterns_of_jobs_by_time_zone_ring_nobody(bundle: Bundle) -> Iterator[str]:
+    for job in bundle.jobs:
+        given = bundle.function(job).get("Environment", {}).get("Variables", {}).get("JOB_BY_TIME_ZONE")
+        is_by_zone = "job.time_zone" in bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
+        yield from _differs(f"{job}: JOB_BY_TIME_ZONE", given, "true" if is_by_zone else None)
+        for logical_id, properties in bundle.templates[job.domain].of_type("AWS::Scheduler::Schedule"):
+            if given and properties["Target"]["Arn"].endswith(f":{job.resource_name}"):
+                yield from _differs(f"{job}: the state of {logical_id}", properties.get("State"), "DISABLED")
+
+
+@rule
 def every_function_has_a_log_that_ends(bundle: Bundle) -> Iterator[str]:
     for job in bundle.jobs:
         log = bundle.templates[job.domain].properties(f"{job.logical_id}Log")
@@ -495,6 +507,24 @@ def alarms_are_of_this_stacks_metrics(bundle: Bundle) -> Iterator[str]:
                 namespace = metric.get("Namespace", "")
                 if not namespace.startswith("AWS/") and namespace != Settings(schoolbell_stack=STACK).metrics_namespace:
                     yield f"{domain}: {logical_id} alarms of metrics in {namespace}, where no function writes"
+
+
+@rule
+def dashboards_can_be_read(bundle: Bundle) -> Iterator[str]:
+    for domain, template in bundle.templates.items():
+        for logical_id, dashboard in template.of_type("AWS::CloudWatch::Dashboard"):
+            try:
+                widgets = json.loads(dashboard.get("DashboardBody", ""))["widgets"]
+            except (ValueError, KeyError, TypeError) as error:
+                yield f"{domain}: {logical_id} is no dashboard: {error}"
+                continue
+            places = [(widget["x"], widget["y"]) for widget in widgets]
+            for widget in widgets:
+                properties = widget["properties"]
+                if places.count((widget["x"], widget["y"])) > 1 or not properties.get("title"):
+                    yield f"{domain}: {logical_id} has a widget without a place or a title of its own"
+                if STACK not in json.dumps(properties["metrics"]):
+                    yield f"{domain}: {properties['title']} shows the metrics of every stack"
 
 
 @rule

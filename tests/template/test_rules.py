@@ -23,6 +23,12 @@ def tutoring(bundle: Bundle, name: str) -> dict[str, Any]:
     return properties
 
 
+def platform(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The properties of a resource of the platform domain."""
+    properties: dict[str, Any] = bundle.templates["platform"].resources[name]["Properties"]
+    return properties
+
+
 def source(bundle: Bundle, name: str) -> dict[str, Any]:
     """The same as they are written."""
     properties: dict[str, Any] = bundle.templates["tutoring"].source["Resources"][name]["Properties"]
@@ -49,6 +55,7 @@ def own(bundle: Bundle, name: str) -> list[dict[str, Any]]:
 
 APP = "functions/tutoring/auto_complete/app.py"
 EVENT = "events/tutoring/auto_complete.json"
+SYNC = "functions/tutoring/drive_sync/app.py"
 
 BREAKS: dict[str, list[Break]] = {
     "every_job_is_in_its_template": [
@@ -167,6 +174,13 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "DriveSyncDaily")["Target"].pop("Input"),
         lambda b: tutoring(b, "DriveSyncDaily").pop("GroupName"),
     ],
+    "patterns_of_jobs_by_time_zone_ring_nobody": [
+        lambda b: b.files.update({APP: b.files[APP] + "\n# works for the tenants of job.time_zone\n"}),
+        lambda b: (
+            tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_BY_TIME_ZONE="true"),
+            b.files.update({SYNC: b.files[SYNC] + "\n# works for the tenants of job.time_zone\n"}),
+        ),
+    ],
     "every_function_has_a_log_that_ends": [
         lambda b: tutoring(b, "AutoCompleteLog").pop("RetentionInDays"),
         lambda b: b.templates["tutoring"].resources.pop("AutoCompleteLog"),
@@ -217,6 +231,15 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "alarms_are_of_this_stacks_metrics": [
         lambda b: tutoring(b, "DataRetentionFailed").update(Namespace="Schoolbell"),
+    ],
+    "dashboards_can_be_read": [
+        lambda b: platform(b, "Dashboard").update(DashboardBody="{"),
+        lambda b: platform(b, "Dashboard").update(
+            DashboardBody=platform(b, "Dashboard")["DashboardBody"].replace('"x": 12', '"x": 0')
+        ),
+        lambda b: platform(b, "Dashboard").update(
+            DashboardBody=platform(b, "Dashboard")["DashboardBody"].replace("schoolbell", "")
+        ),
     ],
     "alarms_reach_their_topic": [
         lambda b: root(b, "Alerts").update(KmsMasterKeyId="alias/aws/sns"),

@@ -33,6 +33,9 @@ KEPT: Final = timedelta(seconds=15)
 STATISTICS_KEPT: Final = timedelta(minutes=1)
 """Nobody sees a minute in the figures of thirty days, and adding those up takes longer than all the rest."""
 
+METRICS_LATE: Final = timedelta(minutes=10)
+"""CloudWatch's newest figure of a queue is no older than this."""
+
 CALLS_AT_ONCE: Final = 16
 _COUNTS: Final = {
     "waiting": "ApproximateNumberOfMessages",
@@ -50,6 +53,11 @@ class Kept[T]:
     clock: Callable[[], float] = time.monotonic
     _known: T | None = None
     _asked_at: float = field(default=float("-inf"))
+
+    @property
+    def last(self) -> T:
+        """What it was when it was last asked for, however long ago."""
+        return self.get() if self._known is None else self._known
 
     def get(self, *, fresh: bool = False) -> T:
         """What it is; asked for anew when that is wanted, or was long ago."""
@@ -174,7 +182,7 @@ def _seconds(value: float | None) -> timedelta | None:
     return None if value is None else timedelta(seconds=value)
 
 
-def queues_of(infos: Sequence[JobInfo], settings: Settings, ages: dict[str, timedelta]) -> dict[str, Queue]:
+def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> dict[str, Queue]:
     """What waits on each queue, asked for all at once. A queue that can't be read is left out."""
     names = [name for info in infos for name in info.queues]
     if not names:
@@ -189,7 +197,46 @@ def queues_of(infos: Sequence[JobInfo], settings: Settings, ages: dict[str, time
         except Exception:
             return None
         counts = {field: int(answer["Attributes"].get(attribute, 0)) for field, attribute in _COUNTS.items()}
-        return Queue(name=name, oldest=ages.get(name), **counts)
+        return Queue(name=name, **counts)
 
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))) as callers:
-        return {queue.name: queue for queue in callers.map(ask, names) if queue}
+        found = {queue.name: queue for queue in callers.map(ask, names) if queue}
+    ages = ages_of([name for name, queue in found.items() if queue.waiting], settings, now)
+    return {name: queue.model_copy(update={"oldest": ages.get(name)}) for name, queue in found.items()}
+
+
+def ages_of(names: Sequence[str], settings: Settings, now: datetime) -> dict[str, timedelta]:
+    """How long the oldest message of each queue has waited, as CloudWatch knows it: it is some minutes late.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+    """
+    if not names:
+        return {}
+    queries = [
+        {
+            "Id": f"q{number}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": "AWS/SQS",
+                    "MetricName": "ApproximateAgeOfOldestMessage",
+                    "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(name)}],
+                },
+                "Period": 60,
+                "Stat": "Maximum",
+            },
+        }
+        for number, name in enumerate(names)
+    ]
+    try:
+        answer = aws.client("cloudwatch").get_metric_data(
+            MetricDataQueries=queries,
+            StartTime=now - METRICS_LATE,
+            EndTime=now,
+            ScanBy="TimestampDescending",
+        )
+    except Exception:
+        return {}
+    latest = {result["Id"]: result["Values"][0] for result in answer["MetricDataResults"] if result["Values"]}
+    return {
+        name: timedelta(seconds=latest[f"q{number}"]) for number, name in enumerate(names) if latest.get(f"q{number}")
+    }

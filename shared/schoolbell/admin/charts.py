@@ -94,6 +94,7 @@ def history(bars: Sequence[Bar], described: str, unit: Callable[[float], str]) -
         width=HISTORY_WIDTH,
         height=HISTORY_HEIGHT,
         margin=4,
+        margin_right=26,
         spacing=12,
         show_x_labels=True,
         x_labels=[bar.label for bar in bars],

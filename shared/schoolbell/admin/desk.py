@@ -1,6 +1,7 @@
 """What a request of an operator works with."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -50,10 +51,17 @@ class Desk:
         Args:
             fresh: whether AWS is asked anew; else what it said may be ten seconds old.
         """
-        infos = self.kept_catalogue.get(fresh=fresh)
-        months = self.kept_months.get(fresh=fresh)
-        known = facts(self.database, [info.name for info in infos], months)
-        return put_together(infos, known, self.kept_queues.get(fresh=fresh), self.now)
+        return self._put_together(None, fresh=fresh)
+
+    def _put_together(self, only: str | None, *, fresh: bool) -> tuple[Job, ...]:
+        # AWS takes longer to answer than the database, which is asked meanwhile.
+        with ThreadPoolExecutor(max_workers=2) as callers:
+            catalogue = callers.submit(self.kept_catalogue.get, fresh=fresh)
+            queues = callers.submit(self.kept_queues.get, fresh=fresh)
+            months = self.kept_months.get(fresh=fresh)
+            infos = [info for info in catalogue.result() if only in (None, info.name)]
+            known = facts(self.database, [info.name for info in infos], months)
+            return put_together(infos, known, queues.result(), self.now)
 
     def job(self, name: str, *, fresh: bool = True) -> Job:
         """One job, as AWS says now.
@@ -61,7 +69,7 @@ class Desk:
         Raises:
             NoSuchThing: no job is called so.
         """
-        found = [job for job in self.jobs(fresh=fresh) if job.name == name]
+        found = self._put_together(name, fresh=fresh)
         if not found:
             raise NoSuchThing(f"There is no job {name}.")
         return found[0]
@@ -179,6 +187,6 @@ def _known(on: Runtime) -> _Known:
         client=client,
         issuer=Issuer(settings.admin_issuer, settings.admin_audience, settings.admin_role_claim, shared_http()),
         catalogue=jobs,
-        queues=Kept(lambda: queues_of(jobs.get(), settings, {})),
+        queues=Kept(lambda: queues_of(jobs.last, settings, on.clock())),
         months=Kept(lambda: months_of(on.database, on.clock()), STATISTICS_KEPT),
     )

@@ -92,7 +92,7 @@ def list_jobs() -> Html:
 
 @router.get(f"{HOME}/<job>", include_in_schema=False, enable_validation=False)
 def read_job(job: str) -> Html:
-    found = desk().job(job, fresh=True)
+    found = desk().job(job, fresh=visit().has_just_changed)
     with desk().database.transaction(read_only=True) as connection:
         runs = history.runs_of(connection, job, size=RUNS_DRAWN)
         letters = history.letters_of(connection, job, size=LETTERS_SHOWN)

@@ -468,6 +468,26 @@ def test_the_style_sheet_may_be_kept_for_ever_under_its_own_name_only(admin: Adm
         assert admin.get(f"/admin/static/0123/{other}").status == 404
 
 
+def test_a_message_that_waits_too_long_is_told_as_cloudwatch_knows_it(
+    admin: Admin, settings: Settings, now: datetime
+) -> None:
+    clients.client("sqs").send_message(QueueUrl=settings.queue_url(QUEUED), MessageBody="{}")
+    clients.client("cloudwatch").put_metric_data(
+        Namespace="AWS/SQS",
+        MetricData=[
+            {
+                "MetricName": "ApproximateAgeOfOldestMessage",
+                "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(QUEUED)}],
+                "Timestamp": now - timedelta(minutes=2),
+                "Value": 724,
+            }
+        ],
+    )
+    told = admin.api("GET", f"/jobs/{QUEUED}").json()
+    assert told["queues"][0]["oldest"] == 724
+    assert [problem["text"] for problem in told["problems"]] == ["The oldest message has waited 12 min"]
+
+
 # ---- what it does
 
 

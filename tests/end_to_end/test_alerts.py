@@ -1,0 +1,145 @@
+"""What goes wrong on the deployed stack is told once, from the alarm to PagerDuty and Slack, and so is its end."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.client import HTTPConnection
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.end_to_end.stack import Stack
+from tests.end_to_end.waiting import eventually
+
+ROUTER = "platform.alert-router"
+BEHIND = "tutoring.waitlist-answers"
+OVER_THE_THRESHOLD = 1_001
+"""Messages: `QueueBacklogMessages` is a thousand."""
+AN_ALARMS_END = 150.0
+"""Seconds: an alarm looks back over a minute."""
+
+
+def of_sandbox(stack: Stack, what: str) -> Any:
+    """What PagerDuty and Slack have been told."""
+    with urlopen(f"{stack.sandbox_url}/sandbox/{what}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def slack_says(stack: Stack, text: str) -> list[str]:
+    """The messages of Slack with a text in them, oldest first."""
+    said = (sent["content"]["text"] for sent in of_sandbox(stack, "messages?service=slack"))
+    return [each for each in said if text in each]
+
+
+def incidents(stack: Stack, key: str) -> list[str]:
+    """The states of PagerDuty's incidents of a key."""
+    return [each["status"] for each in of_sandbox(stack, "incidents") if each["dedup_key"] == f"{stack.name}/{key}"]
+
+
+def alarm_state(stack: Stack, name: str) -> str:
+    """The state of one of the stack's alarms."""
+    (alarm,) = stack.client("cloudwatch").describe_alarms(AlarmNames=[f"{stack.name}-{name}"])["MetricAlarms"]
+    return str(alarm["StateValue"])
+
+
+def test_from_alarm_to_people_and_back(stack: Stack) -> None:
+    """A backlog is a warning, for Slack; an alert that nobody can read is a dead letter, and critical."""
+    backlog, unread = f"queue-backlog/{BEHIND}", f"alerts-not-told/{ROUTER}"
+    waiting = f"more than 1000 messages wait for {BEHIND}"
+    with stack.held(BEHIND):
+        stack.drop(ROUTER, "this is no alert")
+        stack.drop(BEHIND, *(["{}"] * OVER_THE_THRESHOLD))
+        eventually(lambda: slack_says(stack, waiting), "message about the backlog")
+        eventually(lambda: incidents(stack, unread) == ["triggered"], "incident about the alert that nobody can read")
+        assert alarm_state(stack, backlog) == "ALARM"
+        stack.sqs.purge_queue(QueueUrl=stack.queue_url(BEHIND))
+        stack.sqs.purge_queue(QueueUrl=stack.queue_url(ROUTER, dead=True))
+        eventually(lambda: len(slack_says(stack, waiting)) == 2, "end of the backlog", patience=AN_ALARMS_END)
+        eventually(lambda: incidents(stack, unread) == ["resolved"], "end of the incident", patience=AN_ALARMS_END)
+    begun, ended = slack_says(stack, waiting)
+    assert ("Warning" in begun, "Resolved" in ended) == (True, True)
+    assert incidents(stack, backlog) == [], "a warning wakes nobody"
+
+
+def test_one_alert_and_not_fifty(stack: Stack) -> None:
+    sns = stack.client("sns")
+    (topic,) = (each["TopicArn"] for each in sns.list_topics()["Topics"] if each["TopicArn"].endswith("-alerts"))
+    alert = {"key": "fifty/times", "severity": "critical", "summary": "The same again and again", "source": "a-test"}
+    for _ in range(50):
+        sns.publish(TopicArn=topic, Message=json.dumps(alert))
+    done = "SELECT occasions FROM platform.alerts WHERE key = 'fifty/times'"
+
+    def all_seen() -> bool:
+        with stack.database.transaction() as connection:
+            rows = connection.exec_driver_sql(done).all()
+        queue = stack.sqs.get_queue_attributes(QueueUrl=stack.queue_url(ROUTER), AttributeNames=["All"])["Attributes"]
+        left = sum(int(value) for name, value in queue.items() if name.startswith("ApproximateNumberOf"))
+        return bool(rows) and left == 0
+
+    eventually(all_seen, "end of the fifty alerts")
+    assert len(slack_says(stack, alert["summary"])) == 1
+    assert incidents(stack, "fifty/times") == ["triggered"]
+    sns.publish(TopicArn=topic, Message=json.dumps(alert | {"action": "resolve"}))
+    eventually(lambda: incidents(stack, "fifty/times") == ["resolved"], "end of the incident")
+
+
+type Get = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def get(stack: Stack) -> Get:
+    """Asks the deployed HTTP API: status and body."""
+    (api,) = stack.client("apigatewayv2").get_apis()["Items"]
+    port = stack.home.state().ports["emulator"]
+
+    def ask(path: str, token: str | None = None) -> tuple[int, str]:
+        headers = {"Host": f"{api['ApiId']}.execute-api.localhost:{port}"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def token(stack: Stack) -> str:
+    """The token that the template had made."""
+    name = f"{stack.name}-platform-monitoring-token"
+    return str(stack.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+
+
+def test_health_is_told_to_anybody_and_the_rest_with_the_token(get: Get, token: str) -> None:
+    status, body = get("/health")
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+    for path in ("/health/queues", "/health/events", "/metrics"):
+        assert get(path)[0] == 401, path
+        assert get(path, "guessed")[0] == 401, path
+    status, body = get("/health/events", token)
+    told = json.loads(body)
+    assert status == 200
+    assert told["handlersRegistered"] >= 10
+    assert {"pending", "consumerGroups", "lastEventTimestamp"} == told["streams"]["tutoring.auto-complete"].keys()
+    assert "platform.notifications-high" in json.loads(get("/health/queues", token)[1])["queues"]
+
+
+def test_prometheus_reads_the_metrics_of_the_stack(get: Get, token: str) -> None:
+    status, page = get("/metrics", token)
+    assert status == 200
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    next_runs = {
+        sample.labels["job"]: sample.value
+        for sample in families["schoolbell_repeat_job_next_execution_seconds"].samples
+    }
+    assert 0 <= next_runs["tutoring.lifecycle-detection"] <= 24 * 3600, datetime.now(UTC)
+    waiting = {sample.labels["queue"] for sample in families["schoolbell_queue_waiting"].samples}
+    assert {"tutoring.auto-complete", "platform.alert-router"} <= waiting
+    if promtool := shutil.which("promtool"):
+        said = subprocess.run([promtool, "check", "metrics"], input=page, text=True, capture_output=True, check=False)
+        assert (said.returncode, said.stdout + said.stderr) == (0, "")

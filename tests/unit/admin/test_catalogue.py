@@ -1,0 +1,93 @@
+"""Which jobs need somebody, and how old what is shown may be."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from schoolbell.admin.catalogue import KEPT, Kept, problems_of
+from schoolbell.admin.models import DeadLetters, LastRun, Queue, RunStatus
+from schoolbell.admin.wording import duration, relative
+
+NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
+TIMEOUT = timedelta(minutes=10)
+
+
+def last(status: RunStatus, minutes_ago: float = 1) -> LastRun:
+    return LastRun(
+        id=UUID(int=1), status=status, started_at=NOW - timedelta(minutes=minutes_ago), finished_at=None, error=None
+    )
+
+
+def queue(waiting: int = 0, oldest: float | None = None) -> Queue:
+    return Queue(
+        name="q",
+        waiting=waiting,
+        in_flight=0,
+        delayed=0,
+        oldest=None if oldest is None else timedelta(seconds=oldest),
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "letters", "queues", "expected"),
+    [
+        (None, 0, [], []),
+        (last("completed"), 0, [queue()], []),
+        (last("failed"), 0, [], [("bad", "The last run failed")]),
+        (last("timed_out"), 0, [], [("bad", "The last run died")]),
+        (last("completed"), 1, [], [("bad", "1 dead letter")]),
+        (last("completed"), 1_200, [], [("bad", "1,200 dead letters")]),
+        (last("failed"), 2, [], [("bad", "The last run failed"), ("bad", "2 dead letters")]),
+        (None, 0, [queue(1_000, 300)], []),
+        (None, 0, [queue(1_001, 299)], [("warning", "1,001 messages wait")]),
+        (None, 0, [queue(1, 301)], [("warning", "The oldest message has waited 5 min 1 s")]),
+        (None, 1, [queue(1_001)], [("bad", "1 dead letter"), ("warning", "1,001 messages wait")]),
+        (last("running", 8), 0, [], []),
+        (last("running", 8.1), 0, [], [("warning", "The last run has been running for 8 min 6 s")]),
+        (last("completed", 60), 0, [], []),
+    ],
+)
+def test_a_job_needs_somebody(
+    run: LastRun | None, letters: int, queues: list[Queue], expected: list[tuple[str, str]]
+) -> None:
+    found = problems_of(run, DeadLetters(count=letters), queues, TIMEOUT, NOW)
+    assert [(problem.severity.value, problem.text) for problem in found] == expected
+
+
+def test_what_aws_said_is_asked_for_anew_when_it_is_old_or_somebody_must_see_the_truth() -> None:
+    now, asked = 0.0, 0
+
+    def ask() -> int:
+        nonlocal asked
+        asked += 1
+        return asked
+
+    kept = Kept(ask, clock=lambda: now)
+    assert [kept.get(), kept.get(), kept.last] == [1, 1, 1]
+    now = KEPT.total_seconds()
+    assert kept.get() == 1
+    now += 1
+    assert kept.last == 1
+    assert kept.get() == 2
+    assert kept.get(fresh=True) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "now"),
+        (59, "in 59 seconds"),
+        (60, "in 1 minute"),
+        (-1, "1 second ago"),
+        (-3_599, "59 minutes ago"),
+        (-3_600, "1 hour ago"),
+        (86_400 * 400, "in 400 days"),
+    ],
+)
+def test_times_are_told_in_words(seconds: int, expected: str) -> None:
+    assert relative(NOW + timedelta(seconds=seconds), NOW) == expected
+
+
+def test_a_duration_that_is_not_known_is_a_dash() -> None:
+    assert duration(None) == "–"
