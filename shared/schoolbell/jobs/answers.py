@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from schoolbell.jobs.outcomes import JobError
-from schoolbell.jobs.triggers import State
+
+type State = Literal["waiting", "sent", "running", "completed", "failed", "timed_out", "cancelled"]
+"""How far a trigger is. `sent` is the last that is known of a delayed message: nothing tells which run took it."""
 
 FINAL_STATES: Final = frozenset({"completed", "failed", "timed_out", "cancelled", "sent"})
 

@@ -41,7 +41,7 @@ from sqlalchemy.exc import DBAPIError
 from schoolbell import aws
 from schoolbell.database import Database, is_unavailable
 from schoolbell.database.tables.platform import dead_letters, job_runs
-from schoolbell.jobs import catalogue, redrives, triggers
+from schoolbell.jobs import catalogue, clocks, redrives, triggers
 from schoolbell.jobs.answers import (
     Cancellation,
     Change,
@@ -55,12 +55,13 @@ from schoolbell.jobs.answers import (
     Refused,
     RunHandle,
     RunInfo,
+    State,
 )
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import in_one_line
-from schoolbell.jobs.triggers import CANCELLED, State, Trigger
+from schoolbell.jobs.triggers import CANCELLED, Trigger
 from schoolbell.schedules import TOO_LATE
 from schoolbell.settings import Settings
 
@@ -82,9 +83,6 @@ __all__ = [
     "RunInfo",
     "ScheduleInfo",
 ]
-
-LARGEST_DATA: Final = 250_000
-"""Bytes: EventBridge Scheduler takes 256 KiB with what is around the data, SQS and Lambda take more."""
 
 KNOWN_FOR: Final = timedelta(minutes=1)
 """How long a trigger trusts what AWS said about the jobs there are; schedules are asked for each time."""
@@ -180,13 +178,13 @@ class JobClient:
         """
         info, queue = self._target(job)
         now = self.clock()
-        due_at = _due(now, delay, at)
+        due_at = triggers.due_at(now, delay, at)
         if dry_run and not info.has_dry_run:
             raise Refused(f"{info.name} has no dry run")
         if key is not None and not 0 < len(key) <= 200:
             raise Refused("a key has 1 to 200 characters")
         run = uuid4()
-        payload = _payload(data or {}, None if queue else run, dry_run=dry_run, is_delayed=due_at is not None)
+        payload = triggers.event_of(data or {}, None if queue else run, dry_run=dry_run, is_delayed=due_at is not None)
         is_soon = due_at is None or due_at - now < TOO_LATE
         asked = Trigger(
             id=run,
@@ -217,7 +215,7 @@ class JobClient:
         if not is_new and found.job != info.name:
             raise Refused(f"the key {asked.key} is that of a trigger of {found.job}")
         if found.schedule and not found.arranged_at:
-            named = _payload(data or {}, None if queue else found.id, dry_run=dry_run, is_delayed=True)
+            named = triggers.event_of(data or {}, None if queue else found.id, dry_run=dry_run, is_delayed=True)
             self._arrange(found, named, role or self._role_of_one_shots, now)
         if due_at is None:
             outbox.flush(self.database, self.settings, self.logger)
@@ -334,11 +332,7 @@ class JobClient:
         if schedule.enabled is enable:
             return Change(is_changed=False, message=f"{job} was {'not paused' if enable else 'paused already'}")
         with self._audited("job.resumed" if enable else "job.paused", job, {"schedule": schedule.name}):
-            if schedule.kind == "rule":
-                client = aws.client("events")
-                (client.enable_rule if enable else client.disable_rule)(Name=schedule.name)
-            else:
-                self._update_schedule(schedule.name, State="ENABLED" if enable else "DISABLED")
+            clocks.switch(schedule, self.settings, enable=enable)
         return Change(is_changed=True, message=f"{job} is {'resumed' if enable else 'paused'}")
 
     def reschedule(self, job: str, expression: str, timezone: str | None = None) -> Change:
@@ -364,12 +358,7 @@ class JobClient:
         before = {"expression": schedule.expression, "timezone": schedule.timezone}
         after = {"expression": read.text, "timezone": read.timezone}
         with self._audited("job.rescheduled", job, {"before": before, "after": after}):
-            if schedule.kind == "rule":
-                _update_rule(schedule.name, ScheduleExpression=read.text)
-            else:
-                self._update_schedule(
-                    schedule.name, ScheduleExpression=read.text, ScheduleExpressionTimezone=read.timezone
-                )
+            clocks.change(schedule, self.settings, read.text, read.timezone)
         return Change(is_changed=True, message=f"{job} runs from now on: {read.in_words()}")
 
     def unschedule(self, job: str) -> Change:
@@ -387,22 +376,12 @@ class JobClient:
         schedule = info.schedule
         details = {"schedule": schedule.name, "expression": schedule.expression, "timezone": schedule.timezone}
         with self._audited("job.unscheduled", job, details):
-            if schedule.kind == "rule":
-                _delete_rule(schedule.name)
-            else:
-                triggers.remove_schedule(schedule.name, self.settings)
+            clocks.remove(schedule, self.settings)
         return Change(
             is_changed=True,
             message=f"{job} has no schedule any more ({schedule.expression}, {schedule.timezone}); "
             "a deployment that changes it in the template brings it back",
         )
-
-    def _update_schedule(self, name: str, **changes: Any) -> None:
-        # UpdateSchedule replaces all of a schedule: what is left out gets its default. Scheduler has no way to say
-        # "only if nobody changed it since", so of two changes at the same moment the later wins.
-        client = aws.client("scheduler")
-        found = client.get_schedule(GroupName=catalogue.group(self.settings), Name=name)
-        client.update_schedule(**{field: found[field] for field in _FIELDS if field in found} | changes)
 
     # Queues and health
 
@@ -759,23 +738,6 @@ class JobClient:
 _RUN_COLUMNS = [job_runs.c[name] for name in RunInfo.__dataclass_fields__]
 _LETTER_COLUMNS = [dead_letters.c[name] for name in DeadLetterInfo.__dataclass_fields__]
 
-# What UpdateSchedule takes; GetSchedule answers more.
-_FIELDS: Final = (
-    "ActionAfterCompletion",
-    "Description",
-    "EndDate",
-    "FlexibleTimeWindow",
-    "GroupName",
-    "KmsKeyArn",
-    "Name",
-    "ScheduleExpression",
-    "ScheduleExpressionTimezone",
-    "StartDate",
-    "State",
-    "Target",
-)
-_RULE_FIELDS: Final = ("Name", "ScheduleExpression", "EventPattern", "State", "Description", "RoleArn", "EventBusName")
-
 _AUDIT = text(
     """
     INSERT INTO platform.audit_logs (action, actor, subject, details, occurred_at)
@@ -827,41 +789,6 @@ _FAILED_LAST = text(
 ).bindparams(bindparam("jobs", type_=JSONB))
 
 
-def _due(now: datetime, delay: timedelta | None, at: datetime | None) -> datetime | None:
-    if delay is None and at is None:
-        return None
-    if delay is not None and at is not None:
-        raise Refused("give a delay or a time, not both")
-    if at is not None and at.tzinfo is None:
-        raise Refused("the time has no time zone")
-    due = at.astimezone(UTC) if at is not None else now + (delay or timedelta(0))
-    if due <= now and at is not None:
-        raise Refused(f"{due:%Y-%m-%d %H:%M:%S} UTC has passed")
-    if due < now:
-        raise Refused("a delay can't be negative")
-    if due > now + timedelta(days=366):
-        raise Refused("more than a year ahead is further than a trigger is remembered")
-    return due if due > now else None
-
-
-def _payload(data: Mapping[str, Any], run: UUID | None, *, dry_run: bool, is_delayed: bool) -> dict[str, Any]:
-    """The message of a queue job, or the event of a scheduled one, which names its run."""
-    if run and "run" in data:
-        raise Refused("data: run: this name is taken")
-    payload: dict[str, Any] = {**data, **({"dry_run": True} if dry_run else {})}
-    if run:
-        payload["run"] = {"id": str(run), "trigger": "delayed" if is_delayed else "manual"}
-    try:
-        size = len(json.dumps(payload, allow_nan=False).encode())
-    except (TypeError, ValueError) as error:
-        raise Refused(f"data: not a JSON object: {error}") from None
-    if not all(isinstance(name, str) for name in data):
-        raise Refused("data: not a JSON object: its names are texts")
-    if size > LARGEST_DATA:
-        raise Refused(f"data: {size:,} bytes; {LARGEST_DATA:,} are the most")
-    return payload
-
-
 def _state(status: str) -> State:
     states: dict[str, State] = {"completed": "completed", "failed": "failed", "timed_out": "timed_out"}
     return states.get(status, "running")
@@ -873,21 +800,6 @@ def _unscheduled(job: JobInfo) -> str:
     if job.trigger == "queue":
         return f"{job.name} has no schedule: its queue rings it"
     return f"{job.name} has no schedule: it answers those who call it"
-
-
-def _update_rule(name: str, **changes: Any) -> None:
-    # PutRule replaces a rule but for its targets and tags.
-    client = aws.client("events")
-    found = client.describe_rule(Name=name)
-    client.put_rule(**{field: found[field] for field in _RULE_FIELDS if found.get(field)} | changes)
-
-
-def _delete_rule(name: str) -> None:
-    client = aws.client("events")
-    targets = [target["Id"] for target in client.list_targets_by_rule(Rule=name)["Targets"]]
-    if targets:
-        client.remove_targets(Rule=name, Ids=targets)
-    client.delete_rule(Name=name)
 
 
 def _counts(url: str) -> tuple[int, int, int]:

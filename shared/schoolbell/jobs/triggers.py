@@ -16,22 +16,25 @@ as long as it has not been sent.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from schoolbell import aws
+from schoolbell.jobs.answers import Refused
 from schoolbell.jobs.catalogue import group
 from schoolbell.schedules import expression
 from schoolbell.settings import Settings
 
 CANCELLED: Final = "cancelled before it began"
 
-type State = Literal["waiting", "sent", "running", "completed", "failed", "timed_out", "cancelled"]
-"""How far a trigger is. `sent` is the last that is known of a delayed message: nothing tells which run took it."""
+LARGEST_DATA: Final = 250_000
+"""Bytes: EventBridge Scheduler takes 256 KiB with what is around the data, SQS and Lambda take more."""
+
+LONGEST_DELAY: Final = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +184,47 @@ def remove_schedule(name: str, settings: Settings) -> bool:
             raise
         return False
     return True
+
+
+def due_at(now: datetime, delay: timedelta | None, at: datetime | None) -> datetime | None:
+    """When a trigger is due, by a delay or a time; `None` for at once.
+
+    Raises:
+        Refused: it would be in the past, is said twice, or has no time zone.
+    """
+    if delay is None and at is None:
+        return None
+    if delay is not None and at is not None:
+        raise Refused("give a delay or a time, not both")
+    if at is not None and at.tzinfo is None:
+        raise Refused("the time has no time zone")
+    due = at.astimezone(UTC) if at is not None else now + (delay or timedelta(0))
+    if due <= now and at is not None:
+        raise Refused(f"{due:%Y-%m-%d %H:%M:%S} UTC has passed")
+    if due < now:
+        raise Refused("a delay can't be negative")
+    if due > now + LONGEST_DELAY:
+        raise Refused("more than a year ahead is further than a trigger is remembered")
+    return due if due > now else None
+
+
+def event_of(data: Mapping[str, Any], run: UUID | None, *, dry_run: bool, is_delayed: bool) -> dict[str, Any]:
+    """The message of a queue job, or the event of a scheduled one, which names its run.
+
+    Raises:
+        Refused: the data are no JSON object, or too many.
+    """
+    if run and "run" in data:
+        raise Refused("data: run: this name is taken")
+    payload: dict[str, Any] = {**data, **({"dry_run": True} if dry_run else {})}
+    if run:
+        payload["run"] = {"id": str(run), "trigger": "delayed" if is_delayed else "manual"}
+    try:
+        size = len(json.dumps(payload, allow_nan=False).encode())
+    except (TypeError, ValueError) as error:
+        raise Refused(f"data: not a JSON object: {error}") from None
+    if not all(isinstance(name, str) for name in data):
+        raise Refused("data: not a JSON object: its names are texts")
+    if size > LARGEST_DATA:
+        raise Refused(f"data: {size:,} bytes; {LARGEST_DATA:,} are the most")
+    return payload
