@@ -36,7 +36,7 @@ def live(stack: Stack, job: str) -> dict[str, Any]:
         found = events.describe_rule(Name=name) | {"Targets": events.list_targets_by_rule(Rule=name)["Targets"]}
     else:
         found = stack.scheduler.get_schedule(GroupName=stack.name, Name=name)
-    changing = {"ResponseMetadata", "LastModificationDate", "CreationDate"}
+    changing = {"ResponseMetadata", "LastModificationDate", "CreationDate", "CreatedBy"}
     return {key: value for key, value in found.items() if key not in changing}
 
 

@@ -228,7 +228,7 @@ def runs(
     """
     with connected(as_json=as_json) as client:
         found = client.runs(job, status=status, limit=limit)
-        showing.as_json(found) if as_json else showing.show_runs(found)
+        showing.as_json(found) if as_json else showing.show_runs(found, job)
 
 
 @app.command()
@@ -285,7 +285,7 @@ def dead_letters(
             showing.as_json(letter) if as_json else showing.dead_letter(letter)
             return
         found = client.dead_letters(asked, resolved=resolved, limit=limit)
-        showing.as_json(found) if as_json else showing.dead_letters(found)
+        showing.as_json(found) if as_json else showing.dead_letters(found, asked)
 
 
 @app.command()
@@ -336,7 +336,7 @@ def _confirm(question: str, *, yes: bool, as_json: bool) -> None:
     if yes:
         return
     if as_json or not sys.stdin.isatty():
-        raise Refused("this can't be undone; add --yes")
+        raise Refused("nobody is there to be asked; add --yes if that is meant")
     if not typer.confirm(question):
         raise Refused("nothing was changed")
 

@@ -1,7 +1,9 @@
 """How the command line shows things: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from schoolbell.jobs.client import (
     Change,
@@ -22,6 +25,7 @@ from schoolbell.jobs.client import (
     RunInfo,
 )
 from schoolbell.jobs.expressions import parse
+from schoolbell.jobs.triggers import CANCELLED
 
 STATES = {
     "completed": "[green]✓ completed[/]",
@@ -33,7 +37,20 @@ STATES = {
     "cancelled": "[yellow]- cancelled[/]",
 }
 
-console = Console(highlight=False)
+PIPED_WIDTH = 200
+"""Columns, where there is no terminal to tell: wide enough that lines stay lines for `grep`."""
+
+GAP = 3  # between two columns
+SHORTEST_DESCRIPTION = 30
+UNBROKEN = ("job", "run", "dead letter", "queue", "status", "started (UTC)", "died (UTC)", "took")
+
+
+def _console() -> Console:
+    is_told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if is_told else PIPED_WIDTH)
+
+
+console = _console()
 
 
 def as_json(content: Any) -> None:
@@ -54,6 +71,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> 
         console.print(empty)
         return
     drawn = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in drawn.columns:  # names and ids are there to be copied
+        column.no_wrap = column.header in UNBROKEN
     for row in listed:
         drawn.add_row(*row)
     console.print(drawn)
@@ -68,12 +87,21 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def jobs(found: Sequence[JobInfo], now: datetime) -> None:
-    """The catalogue."""
-    table(
-        ("job", "rung by", "next run", "what it does"),
-        ((escape(job.name), rung_by(job), next_run(job, now), escape(job.description)) for job in found),
-        "There is no such job.",
+    """The catalogue, a line a job; what a job does is left out where there is no room to say it."""
+    rows = [(escape(job.name), rung_by(job), next_run(job, now)) for job in found]
+    taken = sum(
+        max((Text.from_markup(cell).cell_len for cell in column), default=0) for column in zip(*rows, strict=True)
     )
+    room = console.width - taken - 4 * GAP
+    if room < SHORTEST_DESCRIPTION:
+        table(("job", "rung by", "next run (UTC)"), rows, "There is no such job.")
+        return
+    described = ((*row, escape(_cut(job.description, room))) for row, job in zip(rows, found, strict=True))
+    table(("job", "rung by", "next run (UTC)", "what it does"), described, "There is no such job.")
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
 
 
 def job(found: JobInfo, now: datetime, queues: Sequence[QueueInfo], runs: Sequence[RunInfo]) -> None:
@@ -100,7 +128,7 @@ def job(found: JobInfo, now: datetime, queues: Sequence[QueueInfo], runs: Sequen
         console.print()
         show_queues(queues)
     console.print()
-    show_runs(runs)
+    show_runs(runs, found.name)
 
 
 def rung_by(found: JobInfo) -> str:
@@ -127,25 +155,25 @@ def next_run(found: JobInfo, now: datetime) -> str:
     return f"{moment(at)} ({ahead(at - now)})" if at else "not known yet"
 
 
-def show_runs(found: Sequence[RunInfo]) -> None:
-    """Runs, the latest first."""
-    table(
-        ("run", "job", "started (UTC)", "took", "status", "items", "by", "error"),
-        (
-            (
-                str(run.id),
-                escape(run.job),
-                moment(run.started_at),
-                duration(run.duration),
-                STATES.get(run.status, run.status) + (" [dim](dry)[/]" if run.dry_run else ""),
-                items(run),
-                run.trigger,
-                escape(run.error or ""),
-            )
-            for run in found
-        ),
-        "There are no runs.",
-    )
+def show_runs(found: Sequence[RunInfo], job: str | None = None) -> None:
+    """Runs, the latest first: of a job, or of all."""
+    columns: dict[str, Callable[[RunInfo], str]] = {
+        "run": lambda run: str(run.id),
+        "job": lambda run: escape(run.job),
+        "started (UTC)": lambda run: moment(run.started_at),
+        "took": lambda run: duration(run.duration),
+        "status": lambda run: status_of(run) + (" [dim](dry)[/]" if run.dry_run else ""),
+        "items": items,
+        "by": lambda run: run.trigger,
+        "error": lambda run: escape(run.error or ""),
+    }
+    if job:
+        del columns["job"]
+    for name, value in (("items", items), ("error", columns["error"])):
+        if not any(value(run) for run in found):
+            del columns[name]
+    rows = ([cell(run) for cell in columns.values()] for run in found)
+    table(tuple(columns), rows, "There are no runs.")
 
 
 def run(found: RunInfo) -> None:
@@ -153,7 +181,7 @@ def run(found: RunInfo) -> None:
     rows = [
         ("run", str(found.id)),
         ("job", escape(found.job)),
-        ("status", STATES.get(found.status, found.status)),
+        ("status", status_of(found)),
         ("rung by", found.trigger + (", dry run" if found.dry_run else "")),
         ("scheduled for", moment(found.scheduled_for)),
         ("started", moment(found.started_at)),
@@ -201,24 +229,24 @@ def show_queues(found: Sequence[QueueInfo]) -> None:
     )
 
 
-def dead_letters(found: Sequence[DeadLetterInfo]) -> None:
-    """Dead letters, the latest first."""
-    table(
-        ("dead letter", "job", "died (UTC)", "reason", "tries", "error", "resolved"),
-        (
-            (
-                str(letter.id),
-                escape(letter.job),
-                moment(letter.dead_at),
-                letter.reason.replace("_", " "),
-                str(letter.attempts),
-                escape(letter.error or ""),
-                f"{letter.resolution} by {escape(letter.resolved_by or '')}" if letter.resolution else "",
-            )
-            for letter in found
+def dead_letters(found: Sequence[DeadLetterInfo], job: str | None = None) -> None:
+    """Dead letters, the latest first: of a job, or of all."""
+    columns: dict[str, Callable[[DeadLetterInfo], str]] = {
+        "dead letter": lambda letter: str(letter.id),
+        "job": lambda letter: escape(letter.job),
+        "died (UTC)": lambda letter: moment(letter.dead_at),
+        "reason": lambda letter: letter.reason.replace("_", " "),
+        "error": lambda letter: escape(letter.error or ""),
+        "resolved": lambda letter: (
+            f"{letter.resolution} by {escape(letter.resolved_by or '')}" if letter.resolution else ""
         ),
-        "There are no dead letters.",
-    )
+    }
+    if job:
+        del columns["job"]
+    if not any(letter.resolution for letter in found):
+        del columns["resolved"]
+    rows = ([cell(letter) for cell in columns.values()] for letter in found)
+    table(tuple(columns), rows, "There are no dead letters.")
 
 
 def dead_letter(found: DeadLetterInfo) -> None:
@@ -259,6 +287,11 @@ def times(found: Sequence[datetime], zone: str) -> None:
 
     for at in found:
         console.print(f"  {at.astimezone(ZoneInfo(zone)):%a %d %b %Y %H:%M} {zone}  [dim]{moment(at)} UTC[/]")
+
+
+def status_of(run: RunInfo) -> str:
+    """How a run ended; one that was cancelled is a completed run that had nothing to do."""
+    return STATES["cancelled" if run.error == CANCELLED else run.status]
 
 
 def items(run: RunInfo) -> str:

@@ -34,6 +34,8 @@ CANCELLED: Final = "cancelled before it began"
 LARGEST_DATA: Final = 250_000
 """Bytes: EventBridge Scheduler takes 256 KiB with what is around the data, SQS and Lambda take more."""
 
+_TRIES: Final = 3
+
 LONGEST_DELAY: Final = timedelta(days=366)
 
 
@@ -151,7 +153,7 @@ def schedule_name(job: str, key: str) -> str:
 
 
 def arrange(trigger: Trigger, payload: Mapping[str, Any], settings: Settings, role_arn: str) -> None:
-    """Makes a trigger's one-shot schedule; one that is there already is the same."""
+    """Makes a trigger's one-shot schedule, or makes the one of that name this trigger's."""
     request = {
         "Name": trigger.schedule,
         "GroupName": group(settings),
@@ -168,11 +170,21 @@ def arrange(trigger: Trigger, payload: Mapping[str, Any], settings: Settings, ro
             "RetryPolicy": {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600},
         },
     }
-    try:
-        aws.client("scheduler").create_schedule(**request)
-    except Exception as error:
-        if aws.error_code(error) != "ConflictException":
-            raise
+    client = aws.client("scheduler")
+    for _ in range(_TRIES):
+        # One of this name may be there: this trigger's own, or that of a cancelled one which is just being deleted.
+        for call, expected in (
+            (client.create_schedule, "ConflictException"),
+            (client.update_schedule, "ResourceNotFoundException"),
+        ):
+            try:
+                call(**request)
+            except Exception as error:
+                if aws.error_code(error) != expected:
+                    raise
+            else:
+                return
+    raise Refused(f"schedule {trigger.schedule} comes and goes; try again")
 
 
 def remove_schedule(name: str, settings: Settings) -> bool:

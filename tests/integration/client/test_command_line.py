@@ -187,7 +187,7 @@ def test_reschedule_shows_the_next_times_by_the_clock_of_the_zone(schoolbell: Sc
 
 def test_unschedule_asks_first(schoolbell: Schoolbell) -> None:
     refused = schoolbell("unschedule", SCHEDULED)
-    assert (refused.code, refused.err) == (4, "✗ this can't be undone; add --yes\n")
+    assert (refused.code, refused.err) == (4, "✗ nobody is there to be asked; add --yes if that is meant\n")
     assert schoolbell("unschedule", SCHEDULED, "--yes").code == 0
     assert "nothing: its schedule was deleted" in schoolbell("show", SCHEDULED).out
 
