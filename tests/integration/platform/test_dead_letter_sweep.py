@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.sqs.models import sqs_backends
 from sqlalchemy import Row, update
 
@@ -201,14 +202,14 @@ def test_a_queue_that_cannot_be_read_keeps_nobody_from_the_others(
     drop("1")
     drop("2", BELL)
     perform(sweep)
-    original = app._receive
+    original = sqs.client.get_queue_attributes
 
-    def refused(look: app.Look) -> list[dict[str, Any]]:
-        if look.job == BELL:
-            raise sqs.exceptions.QueueDoesNotExist({"Error": {"Code": "AccessDenied"}}, "ReceiveMessage")
-        return original(look)
+    def refused(**request: Any) -> Any:
+        if request["QueueUrl"] == settings.dead_letter_queue_url(BELL):
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetQueueAttributes")
+        return original(**request)
 
-    monkeypatch.setattr(app, "_receive", refused)
+    monkeypatch.setattr(sqs, "get_queue_attributes", refused, raising=False)
     drop("3")
     result = perform(sweep, now=now + LATER).result
     assert (result["unreadable"], result["recorded"]) == (1, 1)
@@ -233,12 +234,13 @@ def test_a_message_that_is_merely_out_of_sight_is_not_taken_to_be_redriven(
     perform: Performer, stored: Stored, drop: Callable[..., str], sqs: RedrivingSqs, settings: Settings, now: datetime
 ) -> None:
     drop("1")
+    drop("2")
     perform(sweep)
-    sqs.redrive("schoolbell-tutoring-chime-dlq", "schoolbell-tutoring-chime", now - timedelta(minutes=1))
-    drop("2")  # somebody looks at it
-    sqs.receive_message(QueueUrl=settings.dead_letter_queue_url(CHIME), VisibilityTimeout=600)
+    sqs.receive_message(QueueUrl=settings.dead_letter_queue_url(CHIME), VisibilityTimeout=600)  # somebody looks at it
+    moved = sqs.redrive("schoolbell-tutoring-chime-dlq", "schoolbell-tutoring-chime", now + timedelta(minutes=1))
+    assert len(moved) == 1
     assert perform(sweep, now=now + LATER).result["redriven"] == 0
-    assert [letter.resolved_at for letter in stored(dead_letters)] == [None]
+    assert [letter.resolved_at for letter in stored(dead_letters)] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,16 @@ def test_what_is_paused_is_left_alone_and_has_missed_nothing_when_it_is_resumed(
     assert [event["scheduled_for"] for event in deployed.events(CHIME)] == ["2026-03-02T13:30:00+00:00"]
 
 
+def test_what_was_due_just_before_a_schedule_was_seen_to_be_resumed_is_not_missed(
+    perform: Performer, deployed: Deployed, settings: Settings, now: datetime
+) -> None:
+    deployed.schedule(CHIME, "cron(58 * * * ? *)", enabled=False)
+    perform(watchdog)
+    deployed.change(settings.resource_name(CHIME), State="ENABLED")
+    perform(watchdog, now=now + HOUR)
+    assert perform(watchdog, now=now + HOUR + 10 * MINUTE).result["made_good"] == 0
+
+
 def test_times_before_a_schedule_was_changed_are_not_missed(
     perform: Performer, deployed: Deployed, settings: Settings, now: datetime
 ) -> None:
