@@ -1,6 +1,7 @@
 """What is triggered happens once, by key, and can be cancelled as long as it has not begun."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,14 +9,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert, select, update
 
+from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs, outbox, triggers
 from schoolbell.jobs import Deleted, JobContext, scheduled_job
 from schoolbell.jobs.client import JobClient, NotFound, Refused, RunHandle
+from schoolbell.jobs.triggers import arrange, find
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.fakes.deployed import CALLED, DRY, PRIORITIES, QUEUED, SCHEDULED, SEVERAL, Aws
+from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
 from tests.integration.client.conftest import Clock
 from tests.performing import Invocation, Performer
@@ -302,3 +306,84 @@ def test_watching_ends_with_the_run_or_with_the_time(client: JobClient, deployed
     assert seen == ["waiting"]
     perform(drive_sync, data=deployed.invoked[0][1], invocation=Invocation())
     assert [outcome.state for outcome in client.watch(handle, HOUR)] == ["completed"]
+
+
+# Crashes
+
+
+@dataclass
+class Outside:
+    """What AWS holds, comparable: run and trigger ids differ from one time to the next."""
+
+    queues: Queues
+    deployed: Aws
+    settings: Settings
+
+    def __call__(self) -> dict[str, Any]:
+        sent = {each["MessageAttributes"]["outbox-id"]["StringValue"]: each for each in self.queues.messages(QUEUED)}
+        events = {event["run"]["id"]: (function, event["run"]["trigger"]) for function, event in self.deployed.invoked}
+        return {
+            "messages": sorted(each["Body"] for each in sent.values()),
+            "invocations": sorted(events.values()),
+            "one-shots": [each["Name"] for each in one_shots(self.settings)],
+        }
+
+    def reset(self) -> None:
+        self.deployed.invoked.clear()
+        self.queues.messages(QUEUED)
+        for each in one_shots(self.settings):
+            aws.client("scheduler").delete_schedule(GroupName=self.settings.schedule_group, Name=each["Name"])
+
+
+VOLATILE = frozenset({"payload", "dedup_key", "details", "arranged_at", "cancelled_at", "occurred_at", "sent_at"})
+
+
+@pytest.mark.parametrize("delay", [None, HOUR])
+@pytest.mark.parametrize("job", [QUEUED, SCHEDULED])
+def test_what_is_asked_for_again_after_a_crash_happens_once(
+    deployed: Aws,
+    database: Database,
+    settings: Settings,
+    queues: Queues,
+    clock: Clock,
+    now: datetime,
+    perform: Performer,
+    job: str,
+    delay: timedelta | None,
+) -> None:
+    outside = Outside(queues, deployed, settings)
+
+    def run() -> None:
+        JobClient(database, settings, actor="ada", clock=clock).trigger(job, {"n": 1}, delay=delay, key="import 7")
+
+    def recover() -> None:
+        clock.now = now + timedelta(minutes=2)
+        perform(outbox_relay, now=clock())
+        run()
+        perform(outbox_relay, now=clock() + timedelta(minutes=2))
+        clock.now = now
+
+    volatile = VOLATILE | {"due_at", "available_at", "created_at"}
+    assert_crash_safe(database, Crashing(run, recover, outside, outside.reset), volatile=volatile)
+
+
+@pytest.mark.parametrize("job", [QUEUED, SCHEDULED])
+def test_a_cancellation_that_is_asked_for_again_after_a_crash_comes_to_its_end(
+    deployed: Aws, database: Database, settings: Settings, queues: Queues, clock: Clock, job: str
+) -> None:
+    outside = Outside(queues, deployed, settings)
+    client = JobClient(database, settings, actor="ada", clock=clock)
+    handle = client.trigger(job, {"n": 1}, delay=HOUR, key="import 7")
+
+    def reset() -> None:
+        outside.reset()
+        with database.transaction(read_only=True) as connection:
+            trigger = find(connection, handle.key)
+        assert trigger
+        arrange(trigger, {}, settings, settings.scheduler_role_arn)
+
+    def cancel() -> None:
+        client.cancel(handle.key)
+
+    assert_crash_safe(database, Crashing(cancel, cancel, outside, reset), volatile=VOLATILE)
+    assert one_shots(settings) == []
