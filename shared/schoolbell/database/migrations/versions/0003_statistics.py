@@ -76,6 +76,8 @@ def upgrade() -> None:
     op.create_index(
         "ix_job_runs_uncounted", "job_runs", ["id"], schema="platform", postgresql_where=sa.text("NOT is_counted")
     )
+    # Each run's row is changed once it is counted: vacuumed after a fiftieth of them, not after a fifth.
+    op.execute("ALTER TABLE platform.job_runs SET (autovacuum_vacuum_scale_factor = 0.02)")
     for table in TOUCHED:
         op.execute(
             f"""
