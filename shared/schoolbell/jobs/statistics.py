@@ -118,8 +118,8 @@ _ADDED_TO = f"""
 """  # noqa: S608 - made of this module's constants
 
 
-# In the order of the index, which makes PostgreSQL read it entry by entry and mark those of runs that were counted since:
-# the next reader passes over them. A bitmap of it would visit them all, every time, until the table is vacuumed.
+# In the order of the index, which makes PostgreSQL read it entry by entry and mark those of runs that were counted
+# since: the next reader passes over them. A bitmap of it would visit them all, every time, until there is a vacuum.
 _ROLL_UP = text(
     f"""
     WITH taken AS MATERIALIZED (
