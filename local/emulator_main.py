@@ -560,9 +560,10 @@ def watch_metrics() -> None:
 
 
 def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
-    """The resource of a request: a task token is its machine's; a schedule's ARN names its group.
+    """The resource of a request: a task token is its machine's; a schedule's ARN names its group; an email is from
+    somebody whom SES knows as an identity.
 
-    Ministack takes tokens to be nobody's, and every group to be the default one.
+    Ministack takes tokens and emails to be nobody's, and every group to be the default one.
     """
 
     def resolve(
@@ -579,6 +580,8 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
         if service == "states" and arn == "*" and b"taskToken" in body:
             machines = iter(stepfunctions._state_machines)
             return _machine_of_token.get(json.loads(body)["taskToken"]) or next(machines, arn)
+        if service == "ses" and path.endswith("/outbound-emails"):
+            return f"arn:aws:ses:{region}:{account}:identity/{json.loads(body).get('FromEmailAddress', '')}"
         if service != "scheduler" or ":schedule/default/" not in arn:
             return arn
         asked = query.get("groupName") or "default"

@@ -29,6 +29,9 @@ FALLBACK: Final = {
     Channel.SMS: (),
 }
 
+_SPACING: Final = re.compile(r"[ ()./-]")
+"""What people write between the digits of a telephone number."""
+
 _PERSON: Final = re.compile(r"(teacher|student)/[0-9a-f-]{36}", re.IGNORECASE)
 _ADDRESSES: Final = {
     Channel.EMAIL: re.compile(r"[^@\s]+@[^@\s]+"),
@@ -154,7 +157,8 @@ def _to_address(notification: Queued) -> Plan:
 def _ways(notification: Queued, channel: Channel) -> list[Way]:
     if (person := notification.person) is None:
         return []
-    addresses = {Channel.EMAIL: [person.email], Channel.SMS: [person.phone], Channel.PUSH: person.tokens}[channel]
+    phone = person.phone and _SPACING.sub("", person.phone)
+    addresses = {Channel.EMAIL: [person.email], Channel.SMS: [phone], Channel.PUSH: person.tokens}[channel]
     return [Way(channel, address) for address in addresses if address]
 
 

@@ -147,6 +147,10 @@ def test_quiet_hours_are_those_of_the_zone_that_is_preferred_or_the_persons_or_u
         ({}, Send([Way(EMAIL, "ben@example.org")])),
         ({"channel": PUSH}, Send([Way(PUSH, "new"), Way(PUSH, "old")])),
         ({"priority": Priority.HIGH}, Send([Way(EMAIL, "ben@example.org"), Way(SMS, "+33612345678")])),
+        (
+            {"channel": SMS, "person": Person("Ben", None, "+44 (7700) 900-123", "UTC", False)},
+            Send([Way(SMS, "+447700900123")]),
+        ),
         ({"priority": Priority.HIGH, "channel": SMS}, Send([Way(SMS, "+33612345678")])),
         (
             {"priority": Priority.HIGH, "channel": PUSH},
