@@ -355,6 +355,20 @@ def named_api(original: Callable[..., Any]) -> Callable[..., Any]:
     return provision
 
 
+def pass_cookies_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a request's cookies to a function in a list of their own, as payload format 2.0 has them, not as a header.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+
+    def execute(function: dict[str, Any], event: dict[str, Any]) -> Any:
+        is_request = isinstance(event, dict) and "http" in event.get("requestContext", {})
+        cookies = event["headers"].pop("cookie", "") if is_request else ""
+        return original(function, {**event, "cookies": cookies.split("; ")} if cookies else event)
+
+    return execute
+
+
 # CloudFormation: nested stacks keep the attributes of what an update leaves alone; stacks tell what becomes of them
 
 
@@ -639,6 +653,7 @@ def main() -> None:
     iam_evaluator._resolve_condition_key = condition_value(iam_evaluator._resolve_condition_key)
     iam_actions.extract_resource_arn = resource_arn(iam_actions.extract_resource_arn)
     iam_actions.extract_iam_action = iam_action(iam_actions.extract_iam_action)
+    lambda_svc._execute_function_with_config_scope = pass_cookies_on(lambda_svc._execute_function_with_config_scope)
     app._EXECUTE_API_RE = re.compile(r"^([a-f0-9]{8})\.execute-api\.(?:localhost|127\.0\.0\.1)(?::\d+)?$")
     attributes = Attributes()
     provisioners._provision_resource = named_api(attributes.provision(provisioners._provision_resource))
