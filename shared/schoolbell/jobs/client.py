@@ -10,7 +10,7 @@ What it does to AWS needs these permissions, on the stack's resources (`<stack>-
   `scheduler:ListSchedules`, `scheduler:GetSchedule`, `sqs:GetQueueAttributes`, `logs:FilterLogEvents`
 * `trigger`: `sqs:SendMessage` and `lambda:InvokeFunction` (without them the outbox relay sends), and for a delayed one
   `scheduler:CreateSchedule`, `iam:PassRole` on the stack's DelayedTriggerRole, and `cloudformation:DescribeStacks`
-  unless `SCHEDULER_ROLE_ARN` names that role
+  unless `SCHEDULER_ROLE_ARN` names that role (in a function it must: the layers do not know CloudFormation)
 * `cancel`, `unschedule`: `scheduler:DeleteSchedule`, and for rules `events:ListTargetsByRule`, `events:RemoveTargets`,
   `events:DeleteRule`
 * `pause`, `resume`, `reschedule`: `events:DescribeRule`, `events:EnableRule`, `events:DisableRule`, `events:PutRule`,
