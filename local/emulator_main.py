@@ -663,6 +663,7 @@ def main() -> None:
     lambda_svc._emit_lambda_logs = lambda_logs(lambda_svc._emit_lambda_logs)
     provisioners._cw_metric_alarm_record = alarm_record(provisioners._cw_metric_alarm_record)
     cloudwatch._evaluate_alarm = evaluate_alarm
+    app._HEALTH_PATHS = ("/_ministack/health",)  # `/health` of an HTTP API is its own
     threading.Thread(target=watch_metrics, daemon=True, name="metrics").start()
     layers = Layers(Path(tempfile.mkdtemp(prefix="layers-")))
     lambda_runtime.Worker._spawn = spawn_worker(lambda_runtime.Worker._spawn, layers)
