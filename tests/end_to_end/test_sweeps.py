@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import update
 
@@ -106,20 +107,34 @@ def test_a_time_that_passed_without_a_run_is_made_good(stack: Stack) -> None:
     assert stack.rows(standing_alerts, key=f"missed-run/{RULED}") == [], "its schedule is another now"
 
 
-def test_each_time_zone_in_use_has_a_schedule_that_may_ring_the_job(stack: Stack, make: Make) -> None:
+def test_each_time_zone_in_use_has_a_schedule_that_rings_the_job_for_it(stack: Stack, make: Make) -> None:
     make.teacher(timezone="Europe/Madrid")
     name = f"{stack.resource(DAILY)}-europe-madrid"
-    group = stack.name
-    with by_time_zone(stack, DAILY):
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + 2 * MINUTE
+    local = soon.astimezone(ZoneInfo("Europe/Madrid"))
+    with by_time_zone(stack, DAILY), changed_schedule(stack, DAILY, f"cron({local.minute} {local.hour} * * ? *)"):
         assert ring(stack, SYNC)["failed"] == 0
-        made = stack.scheduler.get_schedule(Name=name, GroupName=group)
-        pattern = stack.scheduler.get_schedule(Name=stack.resource(DAILY), GroupName=group)
-        assert made["ScheduleExpression"] == pattern["ScheduleExpression"]
-        assert made["ScheduleExpressionTimezone"] == "Europe/Madrid"
-        assert json.loads(made["Target"]["Input"])["time_zone"] == "Europe/Madrid"
+        made = stack.scheduler.get_schedule(Name=name, GroupName=stack.name)
+        assert (made["ScheduleExpressionTimezone"], made["State"]) == ("Europe/Madrid", "ENABLED")
+        (run,) = eventually(lambda: stack.runs(DAILY, time_zone="Europe/Madrid"), "run for Madrid", patience=240)
+        assert (run.scheduled_for, run.trigger) == (soon, "schedule")
     assert ring(stack, SYNC)["deleted"] >= 1
-    names = [each["Name"] for each in stack.scheduler.list_schedules(GroupName=group)["Schedules"]]
+    names = [each["Name"] for each in stack.scheduler.list_schedules(GroupName=stack.name)["Schedules"]]
     assert name not in names
+
+
+@contextmanager
+def changed_schedule(stack: Stack, job: str, expression: str) -> Iterator[None]:
+    """Has a job's schedule be a pattern: off, and with another expression."""
+    client, name = stack.scheduler, stack.resource(job)
+    found = client.get_schedule(Name=name, GroupName=stack.name)
+    keys = ("Name", "GroupName", "ScheduleExpressionTimezone", "FlexibleTimeWindow", "Target")
+    kept = {key: found[key] for key in keys}
+    client.update_schedule(**kept, ScheduleExpression=expression, State="DISABLED")
+    try:
+        yield
+    finally:
+        client.update_schedule(**kept, ScheduleExpression=found["ScheduleExpression"], State=found["State"])
 
 
 @contextmanager
