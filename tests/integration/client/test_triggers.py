@@ -166,6 +166,8 @@ def test_a_process_that_ends_before_the_one_shot_is_made_makes_it_when_asked_aga
         def create_schedule(self, **_: Any) -> None:
             raise ConnectionError("away")
 
+        update_schedule = create_schedule
+
     with monkeypatch.context() as patch:
         patch.setattr(aws, "client", lambda service: Away() if service == "scheduler" else original(service))
         with pytest.raises(ConnectionError):
