@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import request_scope, set_request_account_id, set_request_region
-from ministack.services import cloudwatch, eventbridge, iam, lambda_svc, scheduler, sqs, stepfunctions
+from ministack.services import apigateway, cloudwatch, eventbridge, iam, lambda_svc, scheduler, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners, stacks
 
 TICK = 1.0  # seconds between two looks at the schedules and rules; ministack's own is 10
@@ -355,6 +355,23 @@ def named_api(original: Callable[..., Any]) -> Callable[..., Any]:
     return provision
 
 
+def verify_rs256(token: str, key: dict[str, Any]) -> bool:
+    """Whether a token is signed with a public key: RSASSA-PKCS1-v1_5 with SHA-256, by RFC 8017, section 8.2.2.
+
+    Ministack needs the package cryptography for that, which this environment does not have.
+    """
+    signed, _, signature = token.rpartition(".")
+    modulus, exponent = (int.from_bytes(apigateway._b64url_decode(key[name])) for name in ("n", "e"))
+    length = (modulus.bit_length() + 7) // 8
+    given = apigateway._b64url_decode(signature)
+    if len(given) != length:
+        return False
+    digest = hashlib.sha256(signed.encode()).digest()
+    info = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+    expected = b"\x00\x01" + b"\xff" * (length - len(info) - 3) + b"\x00" + info
+    return pow(int.from_bytes(given), exponent, modulus).to_bytes(length) == expected
+
+
 def pass_cookies_on(original: Callable[..., Any]) -> Callable[..., Any]:
     """Hand a request's cookies to a function in a list of their own, as payload format 2.0 has them, not as a header.
 
@@ -577,7 +594,8 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
     """The resource of a request: a task token is its machine's; a schedule's ARN names its group; an email is from
     somebody whom SES knows as an identity.
 
-    Ministack takes tokens and emails to be nobody's, and every group to be the default one.
+    Ministack takes tokens and emails to be nobody's, every group to be the default one, and the default bus to be part
+    of a rule's ARN.
     """
 
     def resolve(
@@ -596,6 +614,8 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
             return _machine_of_token.get(json.loads(body)["taskToken"]) or next(machines, arn)
         if service == "ses" and path.endswith("/outbound-emails"):
             return f"arn:aws:ses:{region}:{account}:identity/{json.loads(body).get('FromEmailAddress', '')}"
+        if service == "events":
+            return arn.replace(":rule/default/", ":rule/")
         if service != "scheduler" or ":schedule/default/" not in arn:
             return arn
         asked = query.get("groupName") or "default"
@@ -653,6 +673,7 @@ def main() -> None:
     iam_evaluator._resolve_condition_key = condition_value(iam_evaluator._resolve_condition_key)
     iam_actions.extract_resource_arn = resource_arn(iam_actions.extract_resource_arn)
     iam_actions.extract_iam_action = iam_action(iam_actions.extract_iam_action)
+    apigateway._verify_rs256_signature = verify_rs256
     lambda_svc._execute_function_with_config_scope = pass_cookies_on(lambda_svc._execute_function_with_config_scope)
     app._EXECUTE_API_RE = re.compile(r"^([a-f0-9]{8})\.execute-api\.(?:localhost|127\.0\.0\.1)(?::\d+)?$")
     attributes = Attributes()
