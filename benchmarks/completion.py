@@ -2,16 +2,19 @@
 
 A PostgreSQL server of its own with its default settings but for its memory, the tables as migrated, with all their
 constraints, and the lessons that are due spread at random over a table that holds as many again. One lesson in
-ten waits for its teacher's review. A run is one invocation of the handler with one event, as Lambda makes it.
+ten waits for its teacher's review. A run is one invocation of the handler with one event, as Lambda makes it; or
+several at once, each in a process with a connection of its own, as Lambda works off a full queue.
 """
 
 import contextlib
 import io
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,10 +29,18 @@ from schoolbell.jobs import runtime as job_runtime
 from schoolbell.settings import Settings
 
 TITLE: Final = "Lessons completed through the auto-complete handler (SQS event in, committed rows out)"
-COLUMNS: Final = ("messages a batch", "runs", "median of a run", "lessons a second")
+COLUMNS: Final = ("messages a batch", "at once", "runs", "median of a run", "lessons a second")
 
 RUNS: Final = {1: 400, 10: 200, 100: 60, 1_000: 21, 10_000: 9}
-"""How often each size of a batch is measured."""
+"""How often each size of a batch is measured, one invocation at a time."""
+
+AT_ONCE: Final = 2
+"""Invocations at a time, in a second measurement: as many as the machine has cores. Lambda runs more."""
+
+BATCHES: Final = {10: 60, 1_000: 6, 10_000: 1}
+"""How many batches of each size an invocation process works off in a run of that measurement."""
+
+RUNS_AT_ONCE: Final = 7
 
 SERVER: Final = {"shared_buffers": "512MB"}
 """The tables fit into memory, as they do where a server is sized for its data; every commit is on disk."""
@@ -60,13 +71,11 @@ class Measured(NamedTuple):
     """One line of the table."""
 
     size: int
+    at_once: int
     runs: int
     seconds: float
-    """The median of a run."""
-
-    @property
-    def lessons_a_second(self) -> float:
-        return self.size / self.seconds
+    """The median of a run: of one batch, or of as many as are worked off at once."""
+    lessons_a_second: float
 
 
 class _Context:
@@ -86,7 +95,8 @@ class _Context:
 def run() -> list[tuple[str, ...]]:
     """Measures, and returns the lines of the table under `COLUMNS`."""
     return [
-        (f"{m.size:,}", f"{m.runs}", f"{m.seconds * 1000:,.1f} ms", f"{m.lessons_a_second:,.0f}") for m in measure(RUNS)
+        (f"{m.size:,}", f"{m.at_once}", f"{m.runs}", f"{m.seconds * 1000:,.1f} ms", f"{m.lessons_a_second:,.0f}")
+        for m in [*measure(RUNS), *measure_at_once(BATCHES)]
     ]
 
 
@@ -94,7 +104,7 @@ def measure(runs: Mapping[int, int]) -> list[Measured]:
     """Measures each size of a batch as often as told, in turns, so that none has the quiet minutes for itself."""
     from functions.tutoring.auto_complete.app import handler
 
-    with _database() as database:
+    with _database() as (database, _):
         lessons = _fill(database, sum(size * (count + WARM_UP) for size, count in runs.items()))
         job_runtime.install(job_runtime.Runtime(database, Settings(), clock=lambda: NOW))
         seconds: dict[int, list[float]] = {size: [] for size in runs}
@@ -105,7 +115,48 @@ def measure(runs: Mapping[int, int]) -> list[Measured]:
         finally:
             job_runtime.install(None)
         _check(database, sum(size * (count + WARM_UP) for size, count in runs.items()))
-    return [Measured(size, len(taken) - WARM_UP, statistics.median(taken[WARM_UP:])) for size, taken in seconds.items()]
+    medians = {size: statistics.median(taken[WARM_UP:]) for size, taken in seconds.items()}
+    return [Measured(size, 1, len(seconds[size]) - WARM_UP, each, size / each) for size, each in medians.items()]
+
+
+def measure_at_once(batches: Mapping[int, int], at_once: int = AT_ONCE) -> list[Measured]:
+    """Measures so many batches of each size in each of several processes, which begin together."""
+    measured = []
+    starting = multiprocessing.get_context("spawn")
+    for size, count in batches.items():
+        with _database() as (database, url), starting.Manager() as manager:
+            lessons = _fill(database, size * count * at_once * (RUNS_AT_ONCE + 1))
+            barrier = manager.Barrier(at_once)
+            taken = []
+            with ProcessPoolExecutor(at_once, mp_context=starting) as processes:
+                for _ in range(RUNS_AT_ONCE + 1):
+                    shares = [[[lessons.pop() for _ in range(size)] for _ in range(count)] for _ in range(at_once)]
+                    spans = list(processes.map(_work_off, [url] * at_once, shares, [barrier] * at_once))
+                    taken.append(max(end for _, end in spans) - min(begin for begin, _ in spans))
+            _check(database, size * count * at_once * (RUNS_AT_ONCE + 1))
+        median = statistics.median(taken[1:])
+        measured.append(Measured(size, at_once, RUNS_AT_ONCE, median, size * count * at_once / median))
+    return measured
+
+
+def _work_off(url: str, batches: Sequence[Sequence[str]], barrier: Any) -> tuple[float, float]:
+    """Completes the lessons of some batches, one after the other, and tells from when to when."""
+    from functions.tutoring.auto_complete.app import handler
+
+    address = DatabaseAddress.from_url(url)
+    database = Database(lambda: address, timedelta(minutes=10))
+    job_runtime.install(job_runtime.Runtime(database, Settings(), clock=lambda: NOW))
+    events = [_event(batch) for batch in batches]
+    try:
+        database.check()
+        barrier.wait()
+        begin = time.monotonic()
+        for event in events:
+            _timed(handler, event)
+        return begin, time.monotonic()
+    finally:
+        database.close()
+        job_runtime.install(None)
 
 
 def _turns(runs: Mapping[int, int]) -> list[int]:
@@ -126,7 +177,7 @@ def _timed(handler: Any, event: dict[str, Any]) -> float:
 
 
 @contextlib.contextmanager
-def _database() -> Iterator[Database]:
+def _database() -> Iterator[tuple[Database, str]]:
     with tempfile.TemporaryDirectory(prefix="schoolbell-bench-") as directory:
         server = Postgres(Path(directory) / "data", lifetime="caller", settings=SERVER)
         server.start()
@@ -135,7 +186,7 @@ def _database() -> Iterator[Database]:
         try:
             with database.engine.connect() as connection:
                 upgrade(connection)
-            yield database
+            yield database, server.url()
         finally:
             database.close()
             server.remove()
