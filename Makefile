@@ -41,6 +41,9 @@ lint: .venv/dev/.ready  ## Check style, types and the imports between packages
 bench: $(stack) build  ## Measure; the table is kept in benchmarks/RESULTS.md
 	@PYTHONPATH=.:shared $(python) -m benchmarks $(ARGS)
 
+cost: .venv/dev/.ready  ## What a month on AWS costs, worked out from the templates; kept in docs/cost.md
+	@PYTHONPATH=.:shared $(python) -m local.cost
+
 build: $(stack)  ## Build the layers and functions for this machine's processor
 	@$(python) -m local build
 
@@ -107,5 +110,5 @@ options = $(if $(filter $(layered) requirements/dev.in,$(1)),-c layers/runtime/r
 	$(if $(filter $(layered),$(1)),$(foreach package,$(in_runtime),--no-emit-package $(package)))
 in_runtime := sqlalchemy typing-extensions python-dateutil six
 
-.PHONY: up down status logs invoke demo test lint bench build lock clean help
+.PHONY: up down status logs invoke demo test lint bench cost build lock clean help
 .PRECIOUS: .venv/%/.ready

@@ -1,0 +1,36 @@
+"""The month's cost, as it is worked out from the templates."""
+
+from local.cost import MESSAGES, PAGE, PRICES, Bundle, Function, page, read_bundle, table, units
+
+
+def test_every_queue_of_the_templates_has_a_figure_and_no_other() -> None:
+    queues = {queue for function in read_bundle().functions for queue, _ in function.queues}
+    assert queues == MESSAGES.keys()
+
+
+def test_the_page_is_what_the_templates_say_today() -> None:
+    assert PAGE.read_text() == page(table(read_bundle())), "make cost"
+
+
+def test_a_clock_is_paid_by_its_rings_and_a_queue_by_its_pollers() -> None:
+    by_the_clock = Function("platform.one", gigabytes=1.0, runs=1_000, queues=())
+    idle = Function("tutoring.two", gigabytes=0.5, runs=0, queues=(("tutoring.drive-copy", 1),))
+    taken = units(Bundle((by_the_clock, idle), watched=3, dashboards=1, secrets=2), teachers=0)
+    assert taken["Lambda requests"] == 1_000
+    assert taken["SQS, of idle pollers"] == 5 * 30 * 86_400 / 20
+    assert taken["SQS, of messages"] == 0
+    assert taken["Metrics watched by alarms"] == 3
+    assert taken["Secrets"] == 3
+
+
+def test_large_batches_save_invocations() -> None:
+    def invocations(batch: int) -> float:
+        function = Function("tutoring.auto-complete", 1.0, 0, (("tutoring.auto-complete", batch),))
+        return units(Bundle((function,), 0, 0, 0), teachers=10_000)["Lambda requests"]
+
+    assert invocations(1) == 600_000
+    assert invocations(10_000) == 1_800  # a poller's share of each full hour
+
+
+def test_all_that_is_used_has_a_price() -> None:
+    assert units(read_bundle(), 100).keys() == PRICES.keys()
