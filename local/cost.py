@@ -6,7 +6,6 @@ unit costs is `PRICES`. Free allowances are left out, since other things in the 
 network (a NAT gateway costs more than all of this) and Google are not Schoolbell's.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -276,8 +275,8 @@ What is not in it: PostgreSQL, a NAT gateway or endpoints where the functions ar
 million, of which Lambda samples one request a second and one in twenty beyond), text messages and push providers.
 
 Two lines are there before the first lesson is. Lambda's pollers ask each queue for messages all the time: a queue costs
-a quarter of a dollar a month whether it is used or not. And each job that runs every hour has {METRICS_A_JOB} metrics of
-its own.
+a quarter of a dollar a month whether it is used or not. And each job that runs every hour has {METRICS_A_JOB} metrics
+of its own.
 """
 
 
@@ -296,4 +295,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
