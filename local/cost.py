@@ -9,7 +9,6 @@ network (a NAT gateway costs more than all of this) and Google are not Schoolbel
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -58,6 +57,7 @@ MESSAGES: Final[Mapping[str, float]] = {
     "platform.notifications-high": 0.06,  # an offer of a seat; up to a hundred notifications a message
     "platform.notifications-normal": 0.12,
     "platform.notifications-low": 0.05,
+    "platform.alert-router": 0.02,  # what is wrong, and that it is over
 }
 """Messages a teacher and month, by queue."""
 
@@ -120,8 +120,9 @@ def read_bundle() -> Bundle:
     functions: list[Function] = []
     watched = dashboards = secrets = 0
     for path in [CHECKOUT / "template.yaml", *sorted(CHECKOUT.glob("functions/*/template.yaml"))]:
-        resources = expand_template(path)["Resources"]
-        functions += _functions(path, resources)
+        template = expand_template(path)
+        resources = template["Resources"]
+        functions += _functions(path.parent.name, template)
         for resource in resources.values():
             match resource["Type"]:
                 case "AWS::CloudWatch::Alarm":
@@ -133,8 +134,8 @@ def read_bundle() -> Bundle:
     return Bundle(tuple(functions), watched, dashboards, secrets)
 
 
-def _functions(path: Path, resources: Mapping[str, Any]) -> Iterator[Function]:
-    domain = path.parent.name
+def _functions(domain: str, template: Mapping[str, Any]) -> Iterator[Function]:
+    resources = template["Resources"]
     for logical_id, resource in resources.items():
         if resource["Type"] != "AWS::Lambda::Function":
             continue
@@ -143,7 +144,7 @@ def _functions(path: Path, resources: Mapping[str, Any]) -> Iterator[Function]:
             job=f"{domain}.{job}",
             gigabytes=resource["Properties"]["MemorySize"] / 1024,
             runs=sum(_runs(each["Properties"], logical_id) for each in resources.values() if "Properties" in each),
-            queues=tuple(_queues(domain, resources, logical_id)),
+            queues=tuple(_queues(domain, template, logical_id)),
         )
 
 
@@ -156,27 +157,27 @@ def _runs(clock: Mapping[str, Any], function: str) -> int:
     return len(expressions.parse(expression, "UTC").between(BEGIN, END))
 
 
-def _queues(domain: str, resources: Mapping[str, Any], function: str) -> Iterator[tuple[str, int]]:
+def _queues(domain: str, template: Mapping[str, Any], function: str) -> Iterator[tuple[str, int]]:
+    resources = template["Resources"]
     for resource in resources.values():
         properties = resource.get("Properties", {})
         if resource["Type"] != "AWS::Lambda::EventSourceMapping" or not _refers(properties["FunctionName"], function):
             continue
         queue = resources[properties["EventSourceArn"]["Fn::GetAtt"][0]]["Properties"]["QueueName"]
-        yield f"{domain}.{_name(queue)}", properties["BatchSize"]
+        yield f"{domain}.{_name(queue, domain, template['Mappings'])}", properties["BatchSize"]
 
 
-def _name(queue: Any) -> str:
-    """A queue's name without the stack's and the domain's; a loop's variables stand beside the text."""
-    text = queue["Fn::Sub"]
-    if isinstance(text, list):
-        _, variables = text
-        return str(variables["Name"]) if isinstance(variables["Name"], str) else _mapped(variables["Name"])
-    return str(text).rpartition("}-")[2]
-
-
-def _mapped(reference: Mapping[str, Any]) -> str:
-    _, logical_id, _ = reference["Fn::FindInMap"]
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in logical_id).lstrip("-")
+def _name(queue: Mapping[str, Any], domain: str, mappings: Mapping[str, Any]) -> str:
+    """A queue's name without the stack's and the domain's."""
+    named = queue["Fn::Sub"]
+    text, variables = named if isinstance(named, list) else (named, {})
+    for variable, reference in {"Stack": "", "Domain": domain, **variables}.items():
+        if isinstance(reference, Mapping):
+            mapping, key, attribute = reference["Fn::FindInMap"]
+            text = text.replace(f"${{{variable}}}", mappings[mapping][key][attribute])
+        else:
+            text = text.replace(f"${{{variable}}}", reference)
+    return str(text).removeprefix(f"-{domain}-")
 
 
 def _refers(reference: Any, logical_id: str) -> bool:
@@ -233,7 +234,7 @@ def units(bundle: Bundle, teachers: int) -> dict[str, float]:
     }
 
 
-def table(bundle: Bundle) -> list[list[str]]:
+def lines_of(bundle: Bundle) -> list[list[str]]:
     """The lines: what, and for each number of teachers the units and US dollars of a month."""
     columns = [units(bundle, teachers) for teachers in TEACHERS]
     lines = [
@@ -282,7 +283,7 @@ of its own.
 
 def main() -> None:
     """Print the table, and write the page."""
-    lines = table(read_bundle())
+    lines = lines_of(read_bundle())
     shown = Table(
         title="What it costs to run on AWS, by month", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )

@@ -1,6 +1,6 @@
 """The month's cost, as it is worked out from the templates."""
 
-from local.cost import MESSAGES, PAGE, PRICES, Bundle, Function, page, read_bundle, table, units
+from local.cost import MESSAGES, PAGE, PRICES, Bundle, Function, lines_of, page, read_bundle, units
 
 
 def test_every_queue_of_the_templates_has_a_figure_and_no_other() -> None:
@@ -9,7 +9,7 @@ def test_every_queue_of_the_templates_has_a_figure_and_no_other() -> None:
 
 
 def test_the_page_is_what_the_templates_say_today() -> None:
-    assert PAGE.read_text() == page(table(read_bundle())), "make cost"
+    assert PAGE.read_text() == page(lines_of(read_bundle())), "make cost"
 
 
 def test_a_clock_is_paid_by_its_rings_and_a_queue_by_its_pollers() -> None:
