@@ -27,6 +27,7 @@ def deploy(stack: str, port: int, parameters: Mapping[str, str]) -> None:
     template = EXPANDED / "template.json"
     declared = json.loads(template.read_text())["Parameters"]
     given = {name: value for name, value in parameters.items() if name in declared}
+    verify_sender(port, given.get("EmailFrom", declared["EmailFrom"]["Default"]))
     try:
         sam(
             "deploy",
@@ -36,6 +37,13 @@ def deploy(stack: str, port: int, parameters: Mapping[str, str]) -> None:
         )
     except CommandError as failure:
         raise CommandError("\n".join([str(failure), *failures(stack, port)])) from None
+
+
+def verify_sender(port: int, address: str) -> None:
+    """Have SES know the address that emails come from, which takes nothing from others."""
+    ses = client("sesv2", port)
+    with suppress(ses.exceptions.AlreadyExistsException):
+        ses.create_email_identity(EmailIdentity=address)
 
 
 def failures(stack: str, port: int) -> list[str]:
