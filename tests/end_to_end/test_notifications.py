@@ -16,17 +16,17 @@ from tests.factories import Make
 NORMAL = "platform.notifications-normal"
 
 
-def recorded(stack: Stack, what: str) -> list[dict[str, Any]]:
+def emails(stack: Stack, address: str) -> int:
+    """How many emails the emulator's SES has sent to an address."""
+    messages = recorded(stack, "ses/messages")["messages"].values()
+    return sum(address in message["To"] for of_an_account in messages for message in of_an_account)
+
+
+def recorded(stack: Stack, what: str) -> Any:
     """What the emulator's SES or SNS was asked to send."""
     port = stack.home.state().ports["emulator"]
     with urlopen(f"http://127.0.0.1:{port}/_ministack/{what}") as answer:
-        found = json.load(answer)
-    return list(found["messages"] if isinstance(found, dict) and "messages" in found else found)
-
-
-def mentions(stack: Stack, what: str, address: str) -> int:
-    """How many messages went to an address."""
-    return sum(address in json.dumps(message) for message in recorded(stack, what))
+        return json.load(answer)
 
 
 def sent(stack: Stack, **columns: Any) -> Row[Any]:
@@ -43,7 +43,7 @@ def test_the_offer_of_a_seat_reaches_the_student_by_email(stack: Stack, make: Ma
     waitlist.open()
     row = sent(stack, recipient=f"student/{entry.student_id}")
     assert (row.channel, row.sent_by, row.provider, row.attempts) == ("email", "email", "ses", 1)
-    assert mentions(stack, "ses/messages", "offered-a-place@example.org") == 1
+    assert emails(stack, "offered-a-place@example.org") == 1
 
 
 def test_what_an_application_inserts_is_sent_within_a_minute_or_two(stack: Stack, make: Make) -> None:
@@ -52,8 +52,8 @@ def test_what_an_application_inserts_is_sent_within_a_minute_or_two(stack: Stack
     text = make.to_deliver(student, channel="sms", template="session_review", data={})
     for row in (email, text):
         assert sent(stack, id=row.id).provider_message_id
-    assert mentions(stack, "ses/messages", "inserted@example.org") == 1
-    assert mentions(stack, "sns/sms-messages", "+33612345678") == 1
+    assert emails(stack, "inserted@example.org") == 1
+    assert "+33612345678" in json.dumps(recorded(stack, "sns/sms-messages"))
 
 
 def test_one_with_a_field_missing_is_put_right_and_sent_again(stack: Stack, make: Make) -> None:
@@ -67,4 +67,4 @@ def test_one_with_a_field_missing_is_put_right_and_sent_again(stack: Stack, make
     stack.change(notifications, row.id, data={"expires_at": "2026-03-04T10:00:00+00:00"})
     stack.redrive(NORMAL)
     stack.becomes(notifications, row.id, status="sent")
-    assert mentions(stack, "ses/messages", "put-right@example.org") == 1
+    assert emails(stack, "put-right@example.org") == 1
