@@ -33,7 +33,10 @@ demo: $(stack)  ## See all jobs at work
 
 ##@ Working on it
 test: $(stack) .venv/checkov/.ready build  ## Run all tests (ARGS='-k waitlist' for some)
-	@$(python) -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(python) -m pytest -n $(processes) --dist loadgroup $(ARGS)
+
+# One for each core, and one for the end-to-end tests, which wait for most of their time.
+processes := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 lint: .venv/dev/.ready  ## Check style, types and the imports between packages
 	@$(dev)/bin/ruff check . && $(dev)/bin/ruff format --check . && $(dev)/bin/mypy . && PYTHONPATH=.:shared $(dev)/bin/lint-imports
