@@ -616,6 +616,8 @@ def resource_arn(original: Callable[..., str]) -> Callable[..., str]:
             return f"arn:aws:ses:{region}:{account}:identity/{json.loads(body).get('FromEmailAddress', '')}"
         if service == "events":
             return arn.replace(":rule/default/", ":rule/")
+        if service == "sqs" and arn == "*" and b"SourceArn" in body:  # of message move tasks
+            return str(json.loads(body)["SourceArn"])
         if service != "scheduler" or ":schedule/default/" not in arn:
             return arn
         asked = query.get("groupName") or "default"

@@ -30,7 +30,12 @@ def invoke(state: State, job: str, event_file: Path | None) -> bool:
     if not path.exists():
         raise CommandError(f"No such file: {path}")
     answer = client("lambda", state.ports["emulator"]).invoke(
-        FunctionName=f"{state.stack}-{job.replace('.', '-')}", Payload=path.read_bytes()
+        FunctionName=f"{state.stack}-{job.replace('.', '-')}", Payload=of_stack(path.read_text(), state.stack).encode()
     )
     print(json.dumps(json.loads(answer["Payload"].read() or b"null"), indent=2))
     return "FunctionError" not in answer
+
+
+def of_stack(event: str, stack: str) -> str:
+    """An event of `events/`, which name the resources of a stack called schoolbell, as it comes from another one's."""
+    return event.replace(":schoolbell-", f":{stack}-")

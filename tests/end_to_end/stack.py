@@ -15,6 +15,7 @@ from sqlalchemy import Row, Table, func, insert, literal, select, update
 
 from local.emulator import client
 from local.home import CHECKOUT, Home
+from local.invocation import of_stack
 from local.stack import postgres_of
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import dead_letters, job_runs
@@ -123,7 +124,8 @@ class Stack:
     def event_of(self, job: str) -> Any:
         """The event file of a job."""
         domain, name = job.split(".")
-        return json.loads((CHECKOUT / "events" / domain / f"{name.replace('-', '_')}.json").read_text())
+        event = (CHECKOUT / "events" / domain / f"{name.replace('-', '_')}.json").read_text()
+        return json.loads(of_stack(event, self.name))
 
     def change(self, table: Table, id: object, **values: object) -> None:
         """Changes a row, as the application does."""

@@ -63,8 +63,8 @@ class BuiltFunction:
 
     def environment(self) -> dict[str, str]:
         """The environment that the template gives it."""
-        variables: Mapping[str, str] = bundle().function(self.job)["Environment"]["Variables"]
-        return dict(variables)
+        variables: Mapping[str, object] = bundle().function(self.job)["Environment"]["Variables"]
+        return {name: str(value) for name, value in variables.items()}
 
     def __str__(self) -> str:
         return self.job.name

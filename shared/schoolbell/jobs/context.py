@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from aws_lambda_powertools import Logger
-from sqlalchemy import Connection, Delete, Table, Update, func, select
+from sqlalchemy import Connection, Delete, Table, Update, any_, func, select
 
 from schoolbell.database import Database
 from schoolbell.jobs import runs
@@ -168,7 +168,9 @@ class JobContext:
         if condition is None:
             raise ValueError(f"a statement without a condition would take all of {table.name}")
         batch = select(key).where(condition).limit(size).with_for_update(skip_locked=True)
-        limited = statement.where(key.in_(batch.scalar_subquery()))
+        # An array is made once. `IN (SELECT ... LIMIT)` may be planned as the inner side of a loop, and then takes
+        # another batch for each row.
+        limited = statement.where(key == any_(func.array(batch.scalar_subquery())))
 
         def next_batch(connection: Connection, cursor: Cursor) -> Chunk | None:
             if self.dry_run:

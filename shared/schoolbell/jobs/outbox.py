@@ -153,13 +153,13 @@ _CLAIM_OLDEST = text(
     """
     UPDATE platform.outbox
     SET claimed_by = :claim, claimed_until = :until, attempts = attempts + 1
-    WHERE id IN (
+    WHERE id = ANY (ARRAY(  -- made once, where a plan with IN might look for the oldest again and again
         SELECT id FROM platform.outbox
         WHERE sent_at IS NULL AND available_at <= :now AND (claimed_until IS NULL OR claimed_until <= :now)
         ORDER BY available_at, id
         LIMIT :size
         FOR UPDATE SKIP LOCKED
-    )
+    ))
     """
 )
 
