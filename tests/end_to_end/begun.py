@@ -21,6 +21,7 @@ from tests.factories import Make
 COPY = "tutoring.drive-copy"
 COMPLETE = "tutoring.auto-complete"
 ANSWERS = "tutoring.waitlist-answers"
+SCHEDULED = "platform.run-history-cleanup"
 TO_COME = timedelta(seconds=135)
 """When a one-shot of these tests is due: what is due within two minutes gets none."""
 
@@ -58,8 +59,8 @@ def begun_outbox_row(stack: Stack) -> Row[Any]:
 
 @pytest.fixture(scope="session")
 def begun_schedule(stack: Stack) -> Iterator[datetime]:
-    """drive-sync, changed to go off at the next minute but one."""
-    name = stack.resource("tutoring.drive-sync")
+    """A job that no other test reschedules, changed to go off at the next minute but one."""
+    name = stack.resource(SCHEDULED)
     schedule = stack.scheduler.get_schedule(GroupName=stack.name, Name=name)
     at = (datetime.now(UTC) + timedelta(minutes=1, seconds=15)).replace(second=0, microsecond=0)
     changed = {

@@ -14,7 +14,7 @@ from schoolbell.database.tables.tutoring import (
     sessions,
     teacher_notifications,
 )
-from tests.end_to_end.begun import PATIENCE, Lessons, tell
+from tests.end_to_end.begun import PATIENCE, SCHEDULED, Lessons, tell
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make
@@ -43,8 +43,8 @@ def test_rule_of_the_outbox_relay_sends_what_a_crash_left(stack: Stack, begun_ou
 
 def test_schedule_rings_its_function_with_the_time_it_was_for(stack: Stack, begun_schedule: datetime) -> None:
     (run,) = eventually(
-        lambda: stack.runs("tutoring.drive-sync", scheduled_for=begun_schedule, status="completed"),
-        "run of drive-sync",
+        lambda: stack.runs(SCHEDULED, scheduled_for=begun_schedule, status="completed"),
+        f"run of {SCHEDULED}",
         patience=PATIENCE,
     )
     assert run.trigger == "schedule"
