@@ -100,7 +100,20 @@ class Stack:
             self.functions.update_event_source_mapping(UUID=mapping, Enabled=True)
 
     def redrive(self, job: str) -> None:
-        """Sends what is on a job's dead-letter queue to its queue again, as the SQS console does."""
+        """Sends what is on a job's dead-letter queue to its queue again, as the SQS console does.
+
+        Waits until something is there: SQS moves a message a moment after its death has been recorded, and a sweep that
+        reads the queue hides it for a while.
+        """
+        count = "ApproximateNumberOfMessages"
+        eventually(
+            lambda: int(
+                self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job, dead=True), AttributeNames=[count])[
+                    "Attributes"
+                ][count]
+            ),
+            f"visible message on the dead-letter queue of {job}",
+        )
         dead, alive = (
             self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job, dead=is_dead), AttributeNames=["QueueArn"])
             for is_dead in (True, False)
