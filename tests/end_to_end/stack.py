@@ -105,13 +105,8 @@ class Stack:
         Waits until something is there: SQS moves a message a moment after its death has been recorded, and a sweep that
         reads the queue hides it for a while.
         """
-        count = "ApproximateNumberOfMessages"
         eventually(
-            lambda: int(
-                self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job, dead=True), AttributeNames=[count])[
-                    "Attributes"
-                ][count]
-            ),
+            lambda: self._counts(self.queue_url(job, dead=True))[""],
             f"visible message on the dead-letter queue of {job}",
         )
         dead, alive = (
@@ -233,9 +228,13 @@ class Stack:
 
     def waiting(self, job: str) -> int:
         """How many messages are on a job's queue, those included that are hidden or delayed."""
-        counts = self.sqs.get_queue_attributes(QueueUrl=self.queue_url(job), AttributeNames=["All"])["Attributes"]
+        return sum(self._counts(self.queue_url(job)).values())
+
+    def _counts(self, url: str) -> dict[str, int]:
+        """How many messages are on a queue: visible (""), hidden ("NotVisible") and "Delayed"."""
+        attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         kinds = ("", "NotVisible", "Delayed")
-        return sum(int(counts.get(f"ApproximateNumberOfMessages{kind}", 0)) for kind in kinds)
+        return {kind: int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in kinds}
 
     def log(self, job: str, since: datetime) -> str:
         """What a job's function has logged."""

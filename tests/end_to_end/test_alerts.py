@@ -16,7 +16,9 @@ from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 
 ROUTER = "platform.alert-router"
-BEHIND = "tutoring.waitlist-answers"
+BEHIND = "tutoring.waitlist-openings"
+"""The queue that is filled and purged: one on which no other test has a message under way."""
+
 OVER_THE_THRESHOLD = 1_001
 """Messages: `QueueBacklogMessages` is a thousand."""
 AN_ALARMS_END = 150.0

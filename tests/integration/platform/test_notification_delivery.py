@@ -295,7 +295,7 @@ def test_five_attempts_and_then_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("random.random", lambda: 1.0)
-    # A 408 of one message is no outage: the circuit stays closed, since others are answered in between.
+    # Errors of one message are no outage: the circuit stays closed, since others are answered in between.
     row, at, waits = make.to_deliver(recipient="unwell@example.org"), now, []
 
     def fail_one(message: Outgoing) -> None:
