@@ -11,6 +11,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pg8000.dbapi
+from pg8000.converters import make_params
+from pg8000.core import NULL_BYTE, SYNC, Context, _flush
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -67,6 +69,33 @@ class DatabaseAddress(BaseModel):
         return ssl.create_default_context(cadata=self.ca_certificate)
 
 
+class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
+    """A connection that waits for the server once a statement, where pg8000 waits three times.
+
+    https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
+    """
+
+    def execute_unnamed(self, statement: str, vals: Any = (), oids: Any = (), stream: Any = None) -> Any:
+        if stream is not None:  # COPY, where the server waits for the client in between
+            return super().execute_unnamed(statement, vals, oids, stream)
+        context = Context(statement)
+        self.send_PARSE(NULL_BYTE, statement, oids)
+        self.send_DESCRIBE_STATEMENT(NULL_BYTE)
+        self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
+        self.send_EXECUTE()
+        self._send_message(SYNC, b"")
+        _flush(self._sock)
+        self.handle_messages(context)  # a statement that is refused at any of these ends at the SYNC
+        return context
+
+    def commit(self) -> None:
+        self.execute_simple("commit")
+
+    def rollback(self) -> None:
+        if self._in_transaction:
+            self.execute_simple("rollback")
+
+
 class Database:
     """Transactions on one PostgreSQL connection that is opened on first use and reopened when it was lost.
 
@@ -112,8 +141,9 @@ class Database:
         """Drops a connection that died while the execution environment was frozen, so that the next use opens one."""
         try:
             with self.engine.connect() as connection:
-                connection.exec_driver_sql("SELECT 1")
-        except DBAPIError as error:
+                opened: Any = connection.connection.driver_connection
+                opened.execute_simple("SELECT 1")  # in no transaction, which would be two round trips more
+        except (DBAPIError, pg8000.dbapi.Error) as error:
             if not is_unavailable(error):
                 raise
             self.engine.dispose()
@@ -127,7 +157,7 @@ class Database:
         address = self._find()
         opened = _open_socket(address)
         try:
-            return pg8000.dbapi.connect(
+            return _Connection(
                 user=address.username,
                 password=address.password.get_secret_value(),
                 host=address.host,
