@@ -8,7 +8,7 @@ purged, or the function died with the message on its last attempt.
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, any_, func, or_, select, update
 
 from schoolbell.database.tables.platform import notifications
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
@@ -43,7 +43,7 @@ def handler(job: JobContext) -> HandedOver:
         )
         handed_over = (
             update(notifications)
-            .where(row.id.in_(due.scalar_subquery()))
+            .where(row.id == any_(func.array(due.scalar_subquery())))  # made once, where IN may be planned as a loop
             .values(handed_over_at=job.now, updated_at=job.now)
             .returning(row.id, row.priority, row.handed_over_at)
             .cte("handed_over")

@@ -23,6 +23,6 @@ class Completed(Result):
 @batch_job("tutoring.auto-complete", SessionDue)
 def handler(job: JobContext, batch: Batch[SessionDue]) -> Completed:
     with job.transaction() as connection:
-        over = sessions.complete(connection, job.outbox, [due.session_id for due in batch.payloads], job.now)
+        over = sessions.complete(connection, [due.session_id for due in batch.payloads], job.now)
         put_off(job, connection, batch, SESSION_ENDS, lambda due: due.session_id, over.overlooked)
     return Completed(completed=over.completed, pending_review=over.pending_review)

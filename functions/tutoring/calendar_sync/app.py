@@ -269,7 +269,7 @@ def fail(job: JobContext, change: Change, error: Exception) -> CalendarSynced:
     with job.transaction() as connection:
         values = {**_which(change), "error": reason, "student_id": change.student_id, "now": job.now}
         told = connection.execute(_FAILED, values).scalars().all()
-        email_teachers(connection, job.outbox, told)
+        email_teachers(connection, told, job.now)
     return CalendarSynced(failed=1)
 
 
@@ -282,7 +282,7 @@ def set_aside(job: JobContext, change: Change, error: Revoked) -> None:
     """Marks the teacher's connection; the record waits, as it is, until the connection works again."""
     job.logger.warning("connection revoked", connection_id=str(change.account.id), error=str(error))
     with job.transaction() as connection:
-        mark_revoked(connection, job.outbox, change.account, job.now)
+        mark_revoked(connection, change.account, job.now)
 
 
 def let_go(job: JobContext) -> None:

@@ -180,7 +180,7 @@ def raise_alert(job: JobContext) -> Step:
             job.logger.error("erasure requests are overdue", count=len(ids), requests=list(map(str, ids[:100])))
             count_alert(job.name, "OverdueErasureRequests", len(ids))
             told = connection.execute(_TELL_TEACHERS, {"ids": erasure.as_array(ids), "now": job.now}).scalars().all()
-            email_teachers(connection, job.outbox, told)
+            email_teachers(connection, told, job.now)
             tell_operators(job, connection, "trigger", f"{len(ids)} erasure requests were not carried out in time")
         return Chunk(str(ids[-1]), items=len(ids))
 

@@ -129,7 +129,7 @@ def handler(job: JobContext, message: DriveCopy) -> Copied:
     except Revoked as error:
         settle(job, message, "pending", error=str(error))
         with job.transaction() as connection:
-            mark_revoked(connection, job.outbox, wanted.account, job.now)
+            mark_revoked(connection, wanted.account, job.now)
         raise Snooze(UNTIL_CONNECTED) from None
     except NeverWorks as error:
         settle(job, message, "failed", error=str(error))

@@ -92,7 +92,7 @@ def handler(job: JobContext, message: DriveVerify) -> Verified:
             return go_on(job, message, result, max(not_now.retry_after, AFTER_THROTTLED))
         except Revoked:
             with job.transaction() as connection:
-                mark_revoked(connection, job.outbox, account, job.now)
+                mark_revoked(connection, account, job.now)
             return result
         except NeverWorks as error:
             raise Discard(f"Google refuses: {error}") from None

@@ -47,7 +47,7 @@ def handler(job: JobContext) -> Detected:
             return None
         values = {"after": bounds["after"], "last": last, "now": job.now, "zones": zones, **DEFAULTS}
         detected = dict(connection.execute(statement, values).mappings().one())
-        email_teachers(connection, job.outbox, detected.pop("told"))
+        email_teachers(connection, detected.pop("told"), job.now)
         return Chunk(cursor=str(last), items=detected["students"], counts=detected)
 
     return Detected(**job.in_chunks(next_students).counts, unknown_zones=strangers)

@@ -21,7 +21,7 @@ class Swept(Result):
 @scheduled_job("tutoring.message-sweep", singleton=True)
 def handler(job: JobContext) -> Swept:
     def fire_some(connection: Connection, _: Cursor) -> Chunk | None:
-        firing = messages.fire(connection, job.outbox, overdue(connection, MESSAGES, job.now), job.now)
+        firing = messages.fire(connection, overdue(connection, MESSAGES, job.now), job.now)
         return Chunk(cursor=None, items=firing.fired) if firing.fired else None
 
     fired = job.in_chunks(fire_some, phase="overdue")

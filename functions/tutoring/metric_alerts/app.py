@@ -41,7 +41,7 @@ def handler(job: JobContext) -> Checked:
         last, strangers, told, *counts = connection.execute(_CHECK, values).one()
         if last is None:
             return None
-        email_teachers(connection, job.outbox, told)
+        email_teachers(connection, told, job.now)
         checked = Checked(**dict(zip(Checked.model_fields, counts, strict=True)))
         if strangers:
             job.logger.warning("rules with an unknown metric", rules=strangers)

@@ -22,6 +22,6 @@ class Fired(Result):
 @batch_job("tutoring.scheduled-messages", MessageDue)
 def handler(job: JobContext, batch: Batch[MessageDue]) -> Fired:
     with job.transaction() as connection:
-        firing = messages.fire(connection, job.outbox, [due.message_id for due in batch.payloads], job.now)
+        firing = messages.fire(connection, [due.message_id for due in batch.payloads], job.now)
         put_off(job, connection, batch, MESSAGES, lambda due: due.message_id, firing.overlooked)
     return Fired(fired=firing.fired)

@@ -19,7 +19,7 @@ class Swept(Result):
 @scheduled_job("tutoring.session-sweep", singleton=True)
 def handler(job: JobContext) -> Swept:
     def complete_some(connection: Connection, _: Cursor) -> Chunk | None:
-        over = sessions.complete(connection, job.outbox, overdue(connection, SESSION_ENDS, job.now), job.now)
+        over = sessions.complete(connection, overdue(connection, SESSION_ENDS, job.now), job.now)
         done = over.completed + over.pending_review
         counts = {"completed": over.completed, "pending_review": over.pending_review}
         return Chunk(cursor=None, items=done, counts=counts) if done else None

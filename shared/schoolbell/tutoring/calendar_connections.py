@@ -11,7 +11,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.teacher_notifications import email_teachers
 
 
@@ -71,9 +70,9 @@ def has_ever_connected(connection: Connection, teacher_id: UUID) -> bool:
     return bool(connection.execute(_KNOWN, {"teacher_id": teacher_id}).scalar())
 
 
-def mark_revoked(connection: Connection, outbox: Outbox, account: GoogleAccount, now: datetime) -> bool:
+def mark_revoked(connection: Connection, account: GoogleAccount, now: datetime) -> bool:
     """Marks a connection whose token Google refuses and tells the teacher, unless it has changed since it was read."""
     values = {"id": account.id, "seen": account.seen, "now": now}
     told = connection.execute(_REVOKE, values).scalars().all()
-    email_teachers(connection, outbox, told)
+    email_teachers(connection, told, now)
     return bool(told)

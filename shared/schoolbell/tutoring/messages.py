@@ -12,7 +12,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.one_shots import MESSAGES, Overlooked, overlooked
 from schoolbell.tutoring.teacher_notifications import email_teachers
 
@@ -59,14 +58,14 @@ class Firing:
     """Those that don't exist, or are not due yet."""
 
 
-def fire(connection: Connection, outbox: Outbox, messages: Iterable[UUID], now: datetime) -> Firing:
+def fire(connection: Connection, messages: Iterable[UUID], now: datetime) -> Firing:
     """Fires those of these messages that are due and `pending`, each once, in the caller's transaction.
 
     A message that is not due, cancelled or fired already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({str(message) for message in messages})
     fired, told = connection.execute(_FIRE, {"ids": json.dumps(distinct), "now": now}).one()
-    email_teachers(connection, outbox, told)
+    email_teachers(connection, told, now)
     if fired == len(distinct):
         return Firing(fired, Overlooked())
     return Firing(fired, overlooked(connection, MESSAGES, map(UUID, distinct)))

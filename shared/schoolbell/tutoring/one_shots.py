@@ -272,6 +272,8 @@ def put_off[P: Payload](
     Rows that do not exist are discarded. Of one that was moved later, the schedule, which has gone off, is set again by
     those who set schedules: through the outbox, in this transaction. One too close for that waits on its queue.
     """
+    if not (missed.unknown or missed.early):
+        return
     again: dict[UUID, Message[P]] = {}
     for message in batch.messages:
         row = row_of(message.payload)

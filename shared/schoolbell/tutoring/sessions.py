@@ -14,9 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
-from schoolbell.tutoring.teacher_notifications import email_teachers
+from schoolbell.tutoring.teacher_notifications import EMAIL_THE_TOLD
 
 # One statement, since a round trip costs more than completing a lesson. The ids are in order, so that two batches with
 # lessons in common take them in the same order; should they deadlock all the same (the planner may take the lessons of
@@ -24,7 +23,7 @@ from schoolbell.tutoring.teacher_notifications import email_teachers
 #
 # The ledger entry takes its lesson's id: there is one CONSUME a lesson, and ids from one place keep the index compact.
 _COMPLETE = text(
-    """
+    f"""
     WITH given AS MATERIALIZED (
         SELECT value::uuid AS id FROM json_array_elements_text(cast(:ids AS json))
     ),
@@ -51,12 +50,11 @@ _COMPLETE = text(
                'A lesson is over and waits for your review', :now, :now
         FROM over WHERE status = 'pending_review'
         ON CONFLICT (dedup_key) DO NOTHING
-        RETURNING id
-    )
-    SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'pending_review'),
-           (SELECT json_agg(id) FROM told)
-    FROM over
-    """
+        RETURNING teacher_id, student_id, kind, dedup_key, title, body
+    ),
+    emailed AS ({EMAIL_THE_TOLD})
+    SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'pending_review') FROM over
+    """  # noqa: S608 - made of constants
 )
 
 
@@ -70,14 +68,13 @@ class Completion:
     """Those that don't exist, or are not due yet."""
 
 
-def complete(connection: Connection, outbox: Outbox, sessions: Iterable[UUID], now: datetime) -> Completion:
+def complete(connection: Connection, sessions: Iterable[UUID], now: datetime) -> Completion:
     """Completes those of these lessons that are due and `scheduled`, each at most once, in the caller's transaction.
 
     A lesson that is not due, cancelled or done already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({str(session) for session in sessions})
-    completed, pending_review, told = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
-    email_teachers(connection, outbox, told)
+    completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
     if completed + pending_review == len(distinct):
         return Completion(completed, pending_review, Overlooked())
     return Completion(completed, pending_review, overlooked(connection, SESSION_ENDS, map(UUID, distinct)))

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, event, func, select, text
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import job_runs
 from schoolbell.database.tables.tutoring import credit_ledger, sessions, teacher_notifications
-from schoolbell.jobs.outbox import Outbox
 from schoolbell.tutoring.sessions import complete
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
@@ -257,14 +256,14 @@ def test_lessons_are_taken_in_one_order_whatever_the_order_of_the_messages(world
 
     def complete_all() -> int:
         with world.database.transaction() as connection:
-            return complete(connection, Outbox(lambda: world.clock.now), [*others, first], world.clock.now).completed
+            return complete(connection, [*others, first], world.clock.now).completed
 
     with ThreadPoolExecutor(1) as threads:
         with world.database.transaction() as connection:
-            complete(connection, Outbox(lambda: world.clock.now), [first], world.clock.now)
+            complete(connection, [first], world.clock.now)
             completing = threads.submit(complete_all)
             _wait_until_somebody_waits(connection)
-            assert complete(connection, Outbox(lambda: world.clock.now), others, world.clock.now).completed == 29
+            assert complete(connection, others, world.clock.now).completed == 29
         assert completing.result() == 0
 
 
@@ -296,7 +295,7 @@ def test_completion_finds_its_lessons_by_their_key(world: OneShotWorld) -> None:
     ids = _large_table(world)
     with world.database.transaction() as connection:
         before = connection.scalar(_ROWS_SCANNED)
-        assert complete(connection, Outbox(lambda: world.clock.now), ids[:100], world.clock.now).completed == 100
+        assert complete(connection, ids[:100], world.clock.now).completed == 100
         assert connection.scalar(_ROWS_SCANNED) == before
 
 

@@ -506,10 +506,10 @@ def test_a_teacher_who_connected_again_meanwhile_stays_connected(
     school.change(school.lesson(teacher))
     school.google.revoke(school.account(teacher))
 
-    def after_the_teacher(connection: Any, outbox: Any, account: Any, now: datetime) -> bool:
+    def after_the_teacher(connection: Any, account: Any, now: datetime) -> bool:
         with school.database.transaction() as other:
             other.execute(update(calendar_connections).values(calendar_id="a new one", status="active"))
-        return mark_revoked(connection, outbox, account, now)
+        return mark_revoked(connection, account, now)
 
     monkeypatch.setattr("functions.tutoring.calendar_sync.app.mark_revoked", after_the_teacher)
     school.run()
