@@ -3,10 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sqlalchemy import Table
+
 from local.demo.display import Act
-from local.demo.running import Running, count
+from local.demo.running import Running, array, count
 from local.generator import Term
 from schoolbell.database.tables import metadata
+from schoolbell.database.tables.platform import notifications
 
 TITLE: Final = "What data retention would erase: a dry run"
 JOB: Final = "tutoring.data-retention"
@@ -14,6 +17,11 @@ JOB: Final = "tutoring.data-retention"
 # What the run itself writes (its own row), what other runs are about, and what schedules leave on a row.
 BOOKKEEPING: Final = ("job_runs", "leases", "outbox", "watermarks", "alembic_version")
 MOVING: Final = ("updated_at", "scheduled_for")
+# What the delivery of notifications writes, which goes on all the while: emails leave at the pace of their provider.
+OF_DELIVERY: Final = (
+    *("status", "attempts", "uncertain", "error", "provider", "provider_message_id", "sent_at", "sent_by"),
+    *("handed_over_at", "claimed_by", "claimed_until"),
+)
 TRIES: Final = 3
 
 _DUE = """
@@ -75,7 +83,12 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
 def fingerprints(running: Running) -> dict[str, str]:
     """A digest of every row of every table, but for bookkeeping."""
     return {
-        table.fullname: running.row(_FINGERPRINT.format(table=table.fullname), moving=f"{{{','.join(MOVING)}}}")[0]
+        table.fullname: running.row(_FINGERPRINT.format(table=table.fullname), moving=array(moving(table)))[0]
         for table in metadata.sorted_tables
         if table.name not in BOOKKEEPING
     }
+
+
+def moving(table: Table) -> tuple[str, ...]:
+    """The columns of a table that others may write meanwhile."""
+    return (*MOVING, *OF_DELIVERY) if table is notifications else MOVING
