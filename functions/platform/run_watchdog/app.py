@@ -200,15 +200,10 @@ def make_good_what_was_missed(job: JobContext, jobs: Mapping[str, JobInfo]) -> l
 
 def clocks_of(job: JobContext, jobs: Mapping[str, JobInfo]) -> Iterator[Clock]:
     """The schedules of the stack's jobs, as EventBridge has them at the moment."""
-    by_resource = {job.settings.resource_name(name): name for name in jobs}
-    by_zone = [each for each in by_resource if jobs[by_resource[each]].is_by_time_zone]
-    for name, schedule in catalogue.schedules(job.settings).items():
-        # A job that runs by time zone has a schedule for each, whose name begins with the job's.
-        pattern = next((each for each in sorted(by_zone, reverse=True) if name.startswith(f"{each}-")), None)
-        owner = by_resource.get(name) or by_resource.get(pattern or "")
-        if owner is None:
-            continue
-        zone = "" if name in by_resource else schedule.timezone
+    schedules = catalogue.schedules(job.settings)
+    for name, owner in catalogue.owners(schedules, jobs.values(), job.settings).items():
+        schedule = schedules[name]
+        zone = "" if name == job.settings.resource_name(owner) else schedule.timezone
         try:
             yield Clock(owner, zone, schedule, parse(schedule.expression, schedule.timezone))
         except InvalidExpression as error:  # EventBridge has taken it, so it is this program that can't read it

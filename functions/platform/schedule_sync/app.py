@@ -64,16 +64,26 @@ def handler(job: JobContext) -> Synced:
         planned = plan(connection, job, sorted(patterns), zones)
     client = aws.client("scheduler")  # made here, since making one is not what threads should race for
 
-    def bring_about(zone: Zone) -> Done | Exception:
+    def look(zone: Zone) -> Json | Exception | None:
         try:
-            return (
-                keep(client, patterns[zone.job], zone, job.settings) if zone.is_wanted else remove(zone, job.settings)
-            )
+            return schedule(name_of(zone, job.settings), job.settings)
+        except Exception as error:
+            return error
+
+    def bring_about(zone: Zone, found: Json | Exception | None) -> Done | Exception:
+        if isinstance(found, Exception):
+            return found
+        try:
+            if not zone.is_wanted:
+                return remove(zone, job.settings)
+            return keep(client, patterns[zone.job], zone, found, job.settings, is_new_on=zone.job not in paused)
         except Exception as error:
             return error
 
     with ThreadPoolExecutor(CALLS_AT_ONCE) as callers:
-        outcomes = list(callers.map(bring_about, planned))
+        found = list(callers.map(look, planned))
+        paused = paused_jobs(planned, found)
+        outcomes = list(callers.map(bring_about, planned, found))
     settle(job, planned, outcomes)
     counts = {done: outcomes.count(done) for done in ("created", "updated", "deleted")}
     failed = sum(isinstance(outcome, Exception) for outcome in outcomes)
@@ -128,13 +138,30 @@ _PLANNED = text(
 # Schedules
 
 
-def keep(client: Json, pattern: Mapping[str, Json], zone: Zone, settings: Settings) -> Done:
-    """Makes the schedule of a zone like the pattern; whether it is on is left to whoever paused it."""
+def paused_jobs(planned: Sequence[Zone], found: Sequence[Json | Exception | None]) -> set[str]:
+    """The jobs whose schedules are all off: somebody has paused them."""
+    states: dict[str, set[str]] = {}
+    for zone, there in zip(planned, found, strict=True):
+        if isinstance(there, dict):
+            states.setdefault(zone.job, set()).add(there["State"])
+    return {job for job, those in states.items() if those == {"DISABLED"}}
+
+
+def keep(
+    client: Json,
+    pattern: Mapping[str, Json],
+    zone: Zone,
+    found: Mapping[str, Json] | None,
+    settings: Settings,
+    *,
+    is_new_on: bool,
+) -> Done:
+    """Makes the schedule of a zone like the pattern; whether one that is there is on is left to whoever paused it."""
     name = name_of(zone, settings)
-    found = schedule(name, settings)
     wanted = like(pattern, zone)
     if found is None:
-        client.create_schedule(Name=name, GroupName=settings.schedule_group, State="ENABLED", **wanted)
+        state = "ENABLED" if is_new_on else "DISABLED"
+        client.create_schedule(Name=name, GroupName=settings.schedule_group, State=state, **wanted)
         return "created"
     if all(found.get(key) == value for key, value in wanted.items()):
         return "unchanged"

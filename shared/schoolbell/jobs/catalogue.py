@@ -54,6 +54,8 @@ class JobInfo:
     """How long an invocation may take."""
     is_by_time_zone: bool = False
     """Whether it runs in each of its tenants' time zones; its schedule is then the pattern of theirs."""
+    zones: tuple[ScheduleInfo, ...] = ()
+    """What rings it, where it runs by time zone: a schedule a zone."""
 
 
 def functions(settings: Settings) -> list[JobInfo]:
@@ -150,6 +152,21 @@ def info_of(schedule: Mapping[str, Any]) -> ScheduleInfo:
     )
 
 
+def owners(schedules: Iterable[str], jobs: Iterable[JobInfo], settings: Settings) -> dict[str, str]:
+    """The job that each schedule is of, by the schedule's name; those of no job are left out.
+
+    A time zone's schedule is named after its job, and the zone follows.
+    """
+    by_resource = {settings.resource_name(job.name): job for job in jobs}
+    by_zone = sorted((name for name, job in by_resource.items() if job.is_by_time_zone), reverse=True)
+    found = {}
+    for name in schedules:
+        pattern = next((each for each in by_zone if name.startswith(f"{each}-")), "")
+        if owner := by_resource.get(name) or by_resource.get(pattern):
+            found[name] = owner.name
+    return found
+
+
 def group(settings: Settings) -> str:
     """The stack's schedule group."""
     return settings.schedule_group or settings.schoolbell_stack
@@ -168,6 +185,18 @@ def last_times(connection: Connection, jobs: Iterable[str]) -> dict[str, datetim
     """When the clock last rang each job that it ever rang."""
     rows = connection.execute(_LAST_TIMES, {"jobs": list(jobs)})
     return {job: at for job, at in rows if at}
+
+
+def with_schedules(
+    job: JobInfo, schedule: ScheduleInfo | None, zones: Iterable[ScheduleInfo], last: datetime | None, now: datetime
+) -> JobInfo:
+    """A job with what rings it. A pattern is told to be on where one of its zones is on, or there is no zone yet."""
+    if schedule is None or not job.is_by_time_zone:
+        return replace(job, schedule=schedule and with_next_run(schedule, last, now))
+    rung = tuple(with_next_run(zone, last, now) for zone in zones)
+    is_on = not rung or any(zone.enabled for zone in rung)
+    following = min((zone.next_run for zone in rung if zone.next_run), default=None)
+    return replace(job, schedule=replace(schedule, enabled=is_on, next_run=following), zones=rung)
 
 
 def with_next_run(schedule: ScheduleInfo, last: datetime | None, now: datetime) -> ScheduleInfo:

@@ -26,6 +26,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -124,14 +125,16 @@ class JobClient:
         found = self._functions(fresh=True)
         schedules = catalogue.schedules(self.settings)
         by_job = {job.name: schedules.get(self.settings.resource_name(job.name)) for job in found}
+        zones: dict[str, list[ScheduleInfo]] = {job.name: [] for job in found}
+        for name, owner in catalogue.owners(schedules, found, self.settings).items():
+            if schedules[name] is not by_job[owner]:
+                zones[owner].append(schedules[name])
         rated = [name for name, schedule in by_job.items() if schedule and schedule.expression.startswith("rate(")]
         with self.database.transaction(read_only=True) as connection:
             last = catalogue.last_times(connection, rated)
         now = self.clock()
         return [
-            replace(job, schedule=catalogue.with_next_run(schedule, last.get(job.name), now)) if schedule else job
-            for job in found
-            for schedule in (by_job[job.name],)
+            catalogue.with_schedules(job, by_job[job.name], zones[job.name], last.get(job.name), now) for job in found
         ]
 
     def job(self, name: str) -> JobInfo:
@@ -310,7 +313,7 @@ class JobClient:
     # Schedules
 
     def pause(self, job: str) -> Change:
-        """Stops a job's schedule from ringing. What runs goes on; what is asked for by hand runs.
+        """Stops a job's schedule, or those of all its time zones. What runs goes on; what is asked for by hand runs.
 
         Raises:
             NotFound: no job is called so.
@@ -328,11 +331,19 @@ class JobClient:
         return self._switch(job, enable=True)
 
     def _switch(self, job: str, *, enable: bool) -> Change:
-        schedule = self._schedule(job)
-        if schedule.enabled is enable:
+        info, schedule = self._scheduled(job)
+        if info.is_by_time_zone and not info.zones:
+            raise Refused(f"{job} has no schedule in any time zone yet: platform.schedule-sync makes them")
+        others = [each for each in info.zones or [schedule] if each.enabled is not enable]
+        if not others:
             return Change(is_changed=False, message=f"{job} was {'not paused' if enable else 'paused already'}")
-        with self._audited("job.resumed" if enable else "job.paused", job, {"schedule": schedule.name}):
-            clocks.switch(schedule, self.settings, enable=enable)
+        details = {
+            "schedule": schedule.name,
+            **({"time_zones": [each.timezone for each in others]} if info.zones else {}),
+        }
+        action = "job.resumed" if enable else "job.paused"
+        with self._audited(action, job, details), ThreadPoolExecutor(catalogue.CALLS_AT_ONCE) as callers:
+            list(callers.map(lambda each: clocks.switch(each, self.settings, enable=enable), others))
         return Change(is_changed=True, message=f"{job} is {'resumed' if enable else 'paused'}")
 
     def reschedule(self, job: str, expression: str, timezone: str | None = None) -> Change:
@@ -346,9 +357,11 @@ class JobClient:
         Raises:
             InvalidExpression: AWS would reject it, or it would never go off.
             NotFound: no job is called so.
-            Refused: it has no schedule.
+            Refused: it has no schedule, or its tenants' time zones are what it runs by.
         """
-        schedule = self._schedule(job)
+        info, schedule = self._scheduled(job)
+        if info.is_by_time_zone and timezone not in (None, schedule.timezone):
+            raise Refused(f"{job} runs in the time zones of its tenants; leave {schedule.timezone} as it is")
         read = parse(expression, timezone or schedule.timezone, schedule.kind)
         if read.moment:
             raise InvalidExpression("a job's schedule is rate() or cron(); to run it once, trigger it with a time")
@@ -359,7 +372,8 @@ class JobClient:
         after = {"expression": read.text, "timezone": read.timezone}
         with self._audited("job.rescheduled", job, {"before": before, "after": after}):
             clocks.change(schedule, self.settings, read.text, read.timezone)
-        return Change(is_changed=True, message=f"{job} runs from now on: {read.in_words()}")
+        since = "from the next platform.schedule-sync on" if info.is_by_time_zone else "from now on"
+        return Change(is_changed=True, message=f"{job} runs {since}: {read.in_words()}")
 
     def unschedule(self, job: str) -> Change:
         """Deletes a job's schedule. CloudFormation makes it again when a deployment changes it.
@@ -376,7 +390,8 @@ class JobClient:
         schedule = info.schedule
         details = {"schedule": schedule.name, "expression": schedule.expression, "timezone": schedule.timezone}
         with self._audited("job.unscheduled", job, details):
-            clocks.remove(schedule, self.settings)
+            for each in (schedule, *info.zones):
+                clocks.remove(each, self.settings)
         return Change(
             is_changed=True,
             message=f"{job} has no schedule any more ({schedule.expression}, {schedule.timezone}); "
@@ -689,11 +704,11 @@ class JobClient:
             raise Refused(f"{name} has several queues; say which: {', '.join(job.queues)}")
         return job, job.queues[0] if job.queues else None
 
-    def _schedule(self, job: str) -> ScheduleInfo:
+    def _scheduled(self, job: str) -> tuple[JobInfo, ScheduleInfo]:
         info = self.job(job)
         if info.schedule is None:
             raise Refused(_unscheduled(info))
-        return info.schedule
+        return info, info.schedule
 
     @cached_property
     def _role_of_one_shots(self) -> str:

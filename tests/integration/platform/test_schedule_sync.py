@@ -1,7 +1,7 @@
 """A job that runs by time zone has a schedule in each zone in use, like its pattern, and in no other."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -12,8 +12,9 @@ from functions.platform.schedule_sync.app import Zone, name_of
 from functions.platform.schedule_sync.app import handler as sync
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import outbox, zone_schedules
+from schoolbell.database.tables.platform import audit_logs, outbox, zone_schedules
 from schoolbell.database.tables.tutoring import teachers
+from schoolbell.jobs.client import JobClient, Refused
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
@@ -23,7 +24,7 @@ from tests.performing import Invocation, Performer, rule_event
 
 CHIME = "tutoring.chime"
 PATTERN = "schoolbell-tutoring-chime"
-MADRID = f"{PATTERN}-europe-madrid"
+MADRID, PARIS, LATE = f"{PATTERN}-europe-madrid", f"{PATTERN}-europe-paris", f"{PATTERN}-late"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -38,6 +39,18 @@ def schedules(settings: Settings) -> dict[str, dict[str, Any]]:
     listed = client.list_schedules(GroupName=group)["Schedules"]
     names = [each["Name"] for each in listed if each["Name"] != PATTERN]
     return {name: client.get_schedule(Name=name, GroupName=group) for name in names}
+
+
+def states(settings: Settings) -> dict[str, str]:
+    """Which schedules are on, the pattern included."""
+    listed = aws.client("scheduler").list_schedules(GroupName=settings.schedule_group)["Schedules"]
+    return {each["Name"]: each["State"] for each in listed}
+
+
+@pytest.fixture
+def operator(database: Database, settings: Settings, now: datetime) -> JobClient:
+    """An operator's client."""
+    return JobClient(database, settings, actor="ada", clock=lambda: now)
 
 
 def test_each_zone_in_use_has_a_schedule_like_the_pattern(
@@ -82,8 +95,105 @@ def test_a_changed_pattern_is_followed_and_a_paused_schedule_stays_paused(
     assert {each["ScheduleExpression"] for each in made.values()} == {"cron(0 7 * * ? *)"}
     assert {name: each["State"] for name, each in made.items()} == {
         MADRID: "DISABLED",
-        f"{PATTERN}-europe-paris": "ENABLED",
+        PARIS: "ENABLED",
     }
+
+
+@pytest.mark.parametrize(("is_paused", "state"), [(True, "DISABLED"), (False, "ENABLED")])
+def test_a_new_zone_of_a_paused_job_is_paused_too(
+    perform: Performer,
+    make: Make,
+    settings: Settings,
+    deployed: Deployed,
+    now: datetime,
+    is_paused: bool,
+    state: str,
+) -> None:
+    make.teacher(timezone="Europe/Madrid")
+    make.teacher(timezone="Europe/Paris")
+    perform(sync)
+    deployed.change(MADRID, State="DISABLED")
+    deployed.change(PARIS, State="DISABLED" if is_paused else "ENABLED")
+    make.teacher(timezone="Europe/Rome")
+    assert perform(sync, now=now + HOUR).result["created"] == 1
+    assert schedules(settings)[f"{PATTERN}-europe-rome"]["State"] == state
+
+
+def test_pausing_the_job_pauses_it_in_all_its_zones_and_leaves_the_pattern_off(
+    perform: Performer,
+    make: Make,
+    settings: Settings,
+    deployed: Deployed,
+    operator: JobClient,
+    stored: Stored,
+    now: datetime,
+) -> None:
+    deployed.schedule(
+        "tutoring.chime-late", "cron(0 9 * * ? *)"
+    )  # a job of its own, with the name of a zone's schedule
+    for zone in ("Europe/Madrid", "Europe/Paris"):
+        make.teacher(timezone=zone)
+    perform(sync)
+    deployed.change(MADRID, State="DISABLED")  # one zone by hand
+    assert operator.pause(CHIME).message == f"{CHIME} is paused"
+    assert states(settings) == {PATTERN: "DISABLED", MADRID: "DISABLED", PARIS: "DISABLED", LATE: "ENABLED"}
+    assert operator.pause(CHIME).message == f"{CHIME} was paused already"
+    perform(sync, now=now + HOUR)
+    assert operator.health().paused == (CHIME,)
+    assert operator.resume(CHIME).message == f"{CHIME} is resumed"
+    assert states(settings) == {PATTERN: "DISABLED", MADRID: "ENABLED", PARIS: "ENABLED", LATE: "ENABLED"}
+    assert operator.resume(CHIME).message == f"{CHIME} was not paused"
+    acts = [(row.action, row.details["time_zones"], row.details["outcome"]) for row in stored(audit_logs)]
+    assert acts == [
+        ("job.paused", ["Europe/Paris"], "done"),
+        ("job.resumed", ["Europe/Madrid", "Europe/Paris"], "done"),
+    ]
+
+
+def test_a_job_is_told_as_its_zones_ring(
+    perform: Performer, make: Make, deployed: Deployed, operator: JobClient, now: datetime
+) -> None:
+    pattern = operator.job(CHIME).schedule
+    assert pattern
+    assert (pattern.enabled, pattern.next_run) == (True, None), "no zone is in use, and nobody has paused it"
+    for zone in ("Europe/Madrid", "America/New_York"):
+        make.teacher(timezone=zone)
+    perform(sync)
+    told = operator.job(CHIME)
+    assert {zone.timezone: zone.next_run for zone in told.zones} == {
+        "America/New_York": datetime(2026, 3, 2, 11, tzinfo=UTC),
+        "Europe/Madrid": datetime(2026, 3, 3, 5, tzinfo=UTC),
+    }
+    assert told.schedule
+    assert (told.schedule.enabled, told.schedule.next_run) == (True, datetime(2026, 3, 2, 11, tzinfo=UTC))
+
+
+def test_what_is_rung_in_no_zone_yet_has_nothing_to_pause(operator: JobClient) -> None:
+    for change in (operator.pause, operator.resume):
+        with pytest.raises(Refused, match="no schedule in any time zone yet"):
+            change(CHIME)
+
+
+def test_deleting_the_jobs_schedule_deletes_those_of_its_zones(
+    perform: Performer, make: Make, settings: Settings, operator: JobClient, now: datetime
+) -> None:
+    make.teacher(timezone="Europe/Madrid")
+    perform(sync)
+    assert operator.unschedule(CHIME).is_changed
+    assert states(settings) == {}
+    assert perform(sync, now=now + HOUR).result["created"] == 0
+
+
+def test_the_jobs_time_changes_and_its_zones_are_its_tenants(
+    perform: Performer, make: Make, settings: Settings, operator: JobClient, now: datetime
+) -> None:
+    make.teacher(timezone="Europe/Madrid")
+    perform(sync)
+    with pytest.raises(Refused, match="time zones of its tenants"):
+        operator.reschedule(CHIME, "cron(0 7 * * ? *)", "Europe/Paris")
+    assert operator.reschedule(CHIME, "cron(0 7 * * ? *)").is_changed
+    perform(sync, now=now + HOUR)
+    assert schedules(settings)[MADRID]["ScheduleExpression"] == "cron(0 7 * * ? *)"
 
 
 def test_a_schedule_that_somebody_changed_is_put_right(
@@ -195,7 +305,7 @@ def test_a_sync_that_dies_anywhere_is_made_good_by_the_next(
             client.delete_schedule(Name=name, GroupName=group)
         pattern = client.get_schedule(Name=PATTERN, GroupName=group)
         keys = ("ScheduleExpression", "FlexibleTimeWindow", "Target")
-        client.create_schedule(Name=f"{PATTERN}-europe-paris", GroupName=group, **{key: pattern[key] for key in keys})
+        client.create_schedule(Name=PARIS, GroupName=group, **{key: pattern[key] for key in keys})
 
     reset()
     event, invocation = rule_event(now), Invocation()
