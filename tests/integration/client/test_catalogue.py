@@ -101,6 +101,16 @@ def test_a_stack_that_does_its_work_is_healthy(client: JobClient) -> None:
     assert (health.jobs, health.queue_size, health.dead_letters, health.problems) == (len(JOBS), 0, 0, ())
 
 
+def test_a_queue_that_falls_behind_is_named(
+    client: JobClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schoolbell.jobs.client.BACKLOG", 2)
+    for number, problems in ((2, ()), (1, (f"{QUEUED}: 3 messages",))):
+        for _ in range(number):
+            aws.client("sqs").send_message(QueueUrl=settings.queue_url(QUEUED), MessageBody="{}")
+        assert client.health().problems == problems
+
+
 def test_what_is_wrong_is_named(client: JobClient, database: Database, settings: Settings, now: datetime) -> None:
     with database.transaction() as connection:
         connection.execute(insert(dead_letters).values(job=QUEUED, queue=settings.resource_name(QUEUED)))

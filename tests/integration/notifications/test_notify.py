@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import notifications, outbox
 from schoolbell.jobs.outbox import Outbox
-from schoolbell.notifications import IDS_A_MESSAGE, Notification, Priority, notify, notify_from
+from schoolbell.notifications import Notification, Priority, notify, notify_from
 from schoolbell.notifications.channels import Channel
 from tests.factories import Make
 from tests.fixtures.database import Stored
@@ -108,7 +108,7 @@ def test_a_message_carries_a_hundred_of_one_priority(
         notify(connection, run_outbox, an_offer("someone@example.org"))
     messages = [row for row in outbox_rows() if row.destination == "platform.notifications-low"]
     assert len(messages) == 11
-    assert max(len(row.payload["notification_ids"]) for row in messages) == IDS_A_MESSAGE
+    assert max(len(row.payload["notification_ids"]) for row in messages) == 100
     carried = [notification for row in messages for notification in row.payload["notification_ids"]]
     assert sorted(carried) == sorted(str(row.id) for row in stored(notifications, priority="low"))
     assert {row.destination for row in outbox_rows()} == {"platform.notifications-low", "platform.notifications-high"}

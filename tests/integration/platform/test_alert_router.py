@@ -149,6 +149,12 @@ def test_an_alarm_without_data_says_nothing(perform: Performer, told: Told, alar
     assert [row.status for row in stored(alerts)] == ["resolved"]
 
 
+def test_an_alarm_that_loses_its_data_stands(perform: Performer, told: Told, alarm: Any, stored: Stored) -> None:
+    perform(handler, alarm("ALARM"), alarm("INSUFFICIENT_DATA"))
+    assert told() == (0, 1)
+    assert [row.status for row in stored(alerts)] == ["triggered"]
+
+
 def test_what_is_only_for_information_is_kept_and_told_nobody(
     perform: Performer, told: Told, alert: Any, stored: Stored
 ) -> None:

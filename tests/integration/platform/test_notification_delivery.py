@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,13 +15,15 @@ from functions.platform.notification_delivery.app import ENOUGH_TIME, handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import dead_letters, notifications, push_tokens
+from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
 from schoolbell.notifications.errors import NotNow, Refused, Rejected, Uncertain, Unregistered, Unwell
 from schoolbell.notifications.providers import Outgoing
-from schoolbell.resilience.circuit import FAILURES_TO_OPEN
+from schoolbell.resilience.circuit import FAILURES_TO_OPEN, Circuit
 from tests.conftest import Queues
 from tests.factories import Make
 from tests.fixtures.database import Stored
+from tests.fixtures.google import open_circuit
 from tests.fixtures.notifications import HIGH, LOW, NORMAL, Providers
 from tests.performing import Invocation, Performed, Performer, sqs_event
 
@@ -99,6 +101,14 @@ def test_each_channel_gets_what_it_can_show(deliver: Deliver, make: Make, provid
     assert (push.address, push.subject, push.html) == ("device", "A place is free for you", None)
     assert text.text == push.text
     assert text.text.startswith("A place that you were waiting for is free. It is kept for you until")
+
+
+@pytest.mark.parametrize(("priority", "is_urgent"), [("high", True), ("normal", False), ("low", False)])
+def test_the_provider_is_told_what_is_urgent(
+    deliver: Deliver, make: Make, providers: Providers, priority: str, is_urgent: bool
+) -> None:
+    deliver(make.to_deliver(priority=priority))
+    assert providers[EMAIL].accepted[0].is_urgent is is_urgent
 
 
 def test_an_address_can_stand_in_the_place_of_a_person(deliver: Deliver, make: Make, providers: Providers) -> None:
@@ -451,7 +461,113 @@ def test_what_there_is_no_time_for_is_left_to_the_next(
     assert snoozed() == 1
 
 
+@pytest.fixture
+def change(database: Database) -> Callable[..., None]:
+    """Changes notifications as another invocation would, while this one is at work."""
+
+    def update_all(**columns: Any) -> None:
+        with database.transaction() as connection:
+            connection.execute(update(notifications).values(columns))
+
+    return update_all
+
+
+def test_what_another_invocation_has_just_claimed_is_left_to_it(
+    deliver: Deliver,
+    make: Make,
+    providers: Providers,
+    change: Callable[..., None],
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    render = templates.render
+
+    def be_overtaken(*about: Any) -> Any:
+        change(claimed_by=uuid4(), claimed_until=now + timedelta(minutes=1))
+        return render(*about)
+
+    monkeypatch.setattr(templates, "render", be_overtaken)
+    deliver(make.to_deliver())
+    assert not providers[EMAIL].calls
+    assert snoozed() == 1
+
+
+@pytest.mark.parametrize("meanwhile", [{"status": "failed"}, {"claimed_by": uuid4()}], ids=str)
+def test_what_the_provider_has_accepted_is_sent_whatever_others_made_of_it_meanwhile(
+    deliver: Deliver,
+    make: Make,
+    providers: Providers,
+    change: Callable[..., None],
+    now_of: Callable[[Row[Any]], Row[Any]],
+    meanwhile: dict[str, Any],
+) -> None:
+    providers[EMAIL].after = lambda _: change(**meanwhile)
+    row = make.to_deliver()
+    deliver(row)
+    assert now_of(row).status == "sent"
+
+
+@pytest.mark.parametrize("error", [Rejected("fake: 400"), Unwell("fake: 500")], ids=str)
+def test_what_another_invocation_took_over_is_its_own_when_this_ones_call_fails_late(
+    deliver: Deliver,
+    make: Make,
+    providers: Providers,
+    change: Callable[..., None],
+    stored: Stored,
+    now_of: Callable[[Row[Any]], Row[Any]],
+    error: Exception,
+) -> None:
+    other = uuid4()
+
+    def be_overtaken(_: Any) -> None:
+        change(claimed_by=other)
+        raise error
+
+    providers[EMAIL].before = be_overtaken
+    row = make.to_deliver()
+    deliver(row)
+    assert (now_of(row).status, now_of(row).claimed_by, now_of(row).error) == ("queued", other, None)
+    assert not stored(dead_letters)
+
+
 # When a provider is out of order
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(28, 0), (30, 1)])
+def test_an_open_circuit_is_tried_again_after_thirty_seconds(
+    deliver: Deliver, make: Make, providers: Providers, seconds: int, sent: int
+) -> None:
+    open_circuit("notifications-fake-email", datetime.now(UTC) - timedelta(seconds=seconds))
+    deliver(make.to_deliver())
+    assert len(providers[EMAIL].accepted) == sent
+
+
+def test_a_rejected_message_says_that_the_provider_is_well(deliver: Deliver, make: Make, providers: Providers) -> None:
+    few = [Unwell("fake: 500")] * (FAILURES_TO_OPEN - 1)
+    for answer in [*few, Rejected("fake: 400"), *few, None]:
+        providers[EMAIL].answers = [answer]
+        deliver(make.to_deliver())
+    assert len(providers[EMAIL].accepted) == 1
+
+
+def test_a_circuit_that_cannot_be_read_counts_as_closed(
+    deliver: Deliver, make: Make, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_away(_: Any) -> bool:
+        raise ConnectionError("dynamodb")
+
+    monkeypatch.setattr(Circuit, "is_open", be_away)
+    deliver(make.to_deliver())
+    assert len(providers[EMAIL].accepted) == 1
+
+
+def test_what_waits_for_its_provider_is_under_way_so_that_nobody_hands_it_over_anew(
+    deliver: Deliver, make: Make, providers: Providers, now: datetime, now_of: Callable[[Row[Any]], Row[Any]]
+) -> None:
+    shut(providers[EMAIL], deliver, make)
+    row = make.to_deliver(handed_over_at=now - timedelta(minutes=25))
+    deliver(row)
+    assert now_of(row).handed_over_at == now
 
 
 def test_an_open_circuit_holds_ordinary_messages_and_counts_no_attempt(
@@ -539,6 +655,17 @@ def test_a_spent_budget_waits_and_counts_no_attempt(
     assert len(providers[EMAIL].accepted) <= 126, "nine tenths of 14 a second, in 10 seconds"
     assert all(row.attempts == 0 for row in stored(notifications, status="queued"))
     assert snoozed() == 1
+
+
+def test_a_flood_on_one_queue_leaves_a_tenth_of_the_budget_to_the_others(
+    make: Make, providers: Providers, deliver: Deliver
+) -> None:
+    def rows(number: int) -> list[Row[Any]]:
+        return [make.to_deliver(recipient="someone@example.org") for _ in range(number)]
+
+    for number, queue, sent in ((100, LOW, 100), (26, LOW, 126), (1, LOW, 126), (14, HIGH, 140), (1, HIGH, 140)):
+        deliver(*rows(number), queue=queue)
+        assert len(providers[EMAIL].accepted) == sent, "14 a second, in 10 seconds"
 
 
 # Devices

@@ -414,8 +414,15 @@ def test_a_run_near_its_time_limit_is_told(
 
 
 @pytest.mark.parametrize(
-    ("usual", "runs", "took", "is_told"),
-    [(20, 5, 50, True), (20, 5, 30, False), (20, 3, 50, False), (2, 5, 9, False)],
+    ("usual", "runs", "took", "trigger", "is_told"),
+    [
+        (20, 5, 50, "schedule", True),
+        (20, 5, 30, "schedule", False),
+        (20, 3, 50, "schedule", False),
+        (2, 5, 9, "schedule", False),
+        (20, 5, 50, "queue", False),
+        (20, 5, 50, "task", False),
+    ],
 )
 def test_a_run_over_twice_its_usual_duration_is_told(
     perform: Performer,
@@ -426,13 +433,15 @@ def test_a_run_over_twice_its_usual_duration_is_told(
     usual: int,
     runs: int,
     took: int,
+    trigger: str,
     is_told: bool,
 ) -> None:
     deployed.function(CHIME, timeout=900)
     for hours in range(1, runs + 1):
         started = now - hours * HOUR
         ran(make, started, finished_at=started + timedelta(seconds=usual))
-    ran(make, now - timedelta(seconds=took), status="running", finished_at=None, locked_until=now + HOUR)
+    started = now - timedelta(seconds=took)
+    ran(make, started, trigger=trigger, status="running", finished_at=None, locked_until=now + HOUR)
     perform(watchdog)
     assert alerts(outbox_rows) == ([("trigger", f"slow-run/{CHIME}", "warning")] if is_told else [])
 
