@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import Delete, Update, delete, func, insert, select, text, update
 from sqlalchemy import event as events
 from sqlalchemy.exc import DBAPIError
 
@@ -439,6 +439,43 @@ def test_updates_in_batches(perform: Performer, database: Database) -> None:
         return Deleted(rows=job.in_batches(statement, size=4))
 
     assert perform(rename).result == {"rows": 10}
+
+
+@pytest.mark.usefixtures("nested_loops")
+@pytest.mark.parametrize(
+    "statement", [delete(audit_logs), update(audit_logs).values(action="renamed")], ids=["delete", "update"]
+)
+def test_batches_respect_their_size_whatever_the_plan(
+    perform: Performer, database: Database, statement: Delete | Update
+) -> None:
+    fill(database)
+    sizes: list[int] = []
+    start = "DELETE" if isinstance(statement, Delete) else "UPDATE platform.audit_logs"
+    events.listen(
+        database.engine,
+        "after_cursor_execute",
+        lambda _c, cursor, statement, *_: sizes.append(cursor.rowcount) if statement.startswith(start) else None,
+    )
+
+    @scheduled_job(JOB)
+    def clear(job: JobContext) -> Deleted:
+        return Deleted(rows=job.in_batches(statement.where(audit_logs.c.action == "word"), size=4))
+
+    assert perform(clear).result == {"rows": 10}
+    assert sizes == [4, 4, 2, 0]
+
+
+def test_batches_leave_what_somebody_else_has_locked_to_the_next_run(perform: Performer, database: Database) -> None:
+    fill(database)
+
+    @scheduled_job(JOB)
+    def clear(job: JobContext) -> Deleted:
+        return Deleted(rows=job.in_batches(delete(audit_logs).where(audit_logs.c.action == "word"), size=4))
+
+    with database.transaction() as other:
+        other.execute(select(audit_logs.c.id).where(audit_logs.c.subject < "03").with_for_update())
+        assert perform(clear, data={}).result == {"rows": 7}
+    assert perform(clear, data={}).result == {"rows": 3}
 
 
 def test_batches_without_a_condition_are_refused(perform: Performer, database: Database) -> None:

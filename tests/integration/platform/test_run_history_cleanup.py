@@ -51,8 +51,9 @@ def test_a_run_that_is_not_over_stays_however_old(perform: Performer, make: Make
     assert len(stored(job_runs, job=CHIME)) == 1
 
 
-def test_a_run_that_is_in_no_statistics_yet_stays(perform: Performer, make: Make, stored: Stored) -> None:
-    run(make, "completed", 31 * DAY, counted=0)
+@pytest.mark.parametrize("status", ["completed", "failed", "timed_out"])
+def test_a_run_that_is_in_no_statistics_yet_stays(perform: Performer, make: Make, stored: Stored, status: str) -> None:
+    run(make, status, 91 * DAY, counted=0)
     perform(cleanup)
     assert len(stored(job_runs, job=CHIME)) == 1
 
