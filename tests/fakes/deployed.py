@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
+from botocore.exceptions import ClientError
+
 from schoolbell import aws
 from schoolbell.settings import Settings
 
@@ -105,6 +107,8 @@ class Aws:
     """Function and event of each invocation that nobody waits for."""
     moving: set[str] = field(default_factory=set)
     """ARNs of dead-letter queues that SQS is said to be moving."""
+    is_overtaken: bool = False
+    """Whether somebody else begins to move a queue just before this process does."""
 
     def client(self, service: str) -> Any:
         """As `schoolbell.aws.client`."""
@@ -142,6 +146,14 @@ class _Sqs:
         return {"Results": [{"Status": status}][:MaxResults]}
 
     def start_message_move_task(self, *, SourceArn: str, DestinationArn: str) -> Any:  # noqa: N803
+        if self.aws.is_overtaken:
+            self.aws.moving.add(SourceArn)
+        if SourceArn in self.aws.moving:
+            error = {
+                "Code": "InvalidParameterValue",
+                "Message": "There is already a task running.",
+            }
+            raise ClientError({"Error": error}, "StartMessageMoveTask")
         source, target = (
             self.inner.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
             for arn in (SourceArn, DestinationArn)

@@ -555,7 +555,7 @@ class JobClient:
 
         Raises:
             NotFound: there is no such job or dead letter.
-            Refused: the message itself is not known, so only all of its queue can be redriven.
+            Refused: the message itself is not known, so only all of its queue can be redriven; or its job is gone.
         """
         if isinstance(what, UUID):
             return self._redrive_one(what)
@@ -574,6 +574,8 @@ class JobClient:
     def _redrive_one(self, letter_id: UUID) -> Change:
         letter = self._letter(letter_id)
         queue = self._queue_of(letter)
+        if queue is None and all(job.name != letter.job for job in self._functions()):
+            raise Refused(f"there is no job {letter.job} any more: its dead letters can only be dropped")
         outbox = Outbox(self.clock)
         now = self.clock()
         sent = 0
@@ -594,17 +596,21 @@ class JobClient:
     def _redrive_queue(self, job: str, queue: str) -> Change:
         # What was dropped or sent again by itself must not go with the others, should it still lie there.
         redrives.take_away(self.database, self.settings, queue)
+        is_moving = Change(is_changed=False, message=f"the dead letters of {queue} are being redriven already")
         if redrives.is_moving(self.settings, queue):
-            return Change(is_changed=False, message=f"the dead letters of {queue} are being redriven already")
+            return is_moving
         started = self.clock()
         dead = sum(_counts(self.settings.dead_letter_queue_url(queue)))
         if not dead and not self._has_open(self.settings.resource_name(queue)):
             return Change(is_changed=False, message=f"{queue} has no dead letters")
-        with self._audited("dead-letters.redriven", job, {"queue": queue, "messages": dead}):
-            redrives.move_all(self.settings, queue)
-            with self.database.transaction() as connection:
-                name = self.settings.resource_name(queue)
-                records = redrives.resolve_moved(connection, name, started, self.actor, self.clock())
+        try:
+            with self._audited("dead-letters.redriven", job, {"queue": queue, "messages": dead}):
+                redrives.move_all(self.settings, queue)
+                with self.database.transaction() as connection:
+                    name = self.settings.resource_name(queue)
+                    records = redrives.resolve_moved(connection, name, started, self.actor, self.clock())
+        except redrives.Overtaken:
+            return is_moving
         count = max(dead, records)
         return Change(is_changed=True, message=f"{_messages(count)} of {queue} {_are(count)} sent again", count=count)
 

@@ -24,11 +24,15 @@ from schoolbell.database import Database
 from schoolbell.database.tables.platform import dead_letters
 from schoolbell.jobs.messages import RECORDED_AS
 from schoolbell.jobs.outbox import Outbox
+from schoolbell.jobs.outcomes import JobError
 from schoolbell.settings import Settings
 
 PAGE: Final = 10  # messages a call, SQS's limit
 HIDDEN: Final = 60
 """Seconds that a message which is looked at is hidden from others, if this process ends before it hands it back."""
+
+NO_QUEUE: Final = ("NonExistentQueue", "QueueDoesNotExist")
+"""How the error codes of a queue that is not there end."""
 
 LOOK_FOR: Final = 20.0
 """Seconds after which a search of a dead-letter queue ends; what it has not come to is taken away by the next."""
@@ -66,6 +70,10 @@ _DONE_WITH = text(
       AND (resolution = 'dropped' OR EXISTS (SELECT FROM platform.outbox WHERE dedup_key = {_KEY}))
     """  # noqa: S608 - made of this module's constants
 ).bindparams(bindparam("ids", type_=JSONB))
+
+
+class Overtaken(JobError):
+    """Somebody else has just begun to redrive the dead letters of this queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +153,18 @@ def move_all(settings: Settings, queue: str) -> None:
     """Has SQS move what is on a dead-letter queue to the queue.
 
     The destination is named, since SQS does not know where a discarded message came from: a job put it there.
+
+    Raises:
+        Overtaken: SQS has begun to do so for somebody else; it has no error code of its own for that.
     """
-    aws.client("sqs").start_message_move_task(
-        SourceArn=settings.dead_letter_queue_arn(queue), DestinationArn=settings.queue_arn(queue)
-    )
+    try:
+        aws.client("sqs").start_message_move_task(
+            SourceArn=settings.dead_letter_queue_arn(queue), DestinationArn=settings.queue_arn(queue)
+        )
+    except Exception:
+        if not is_moving(settings, queue):
+            raise
+        raise Overtaken(queue) from None
 
 
 def take_away(
@@ -192,23 +208,28 @@ def _pages(url: str, clock: Callable[[], float]) -> Iterator[list[dict[str, Any]
     end = clock() + LOOK_FOR
     seen: set[str] = set()
     while clock() < end:
-        # A wait, even of a second, makes SQS ask all of its servers, so that an empty answer means an empty queue.
-        page = (
-            aws.client("sqs")
-            .receive_message(
-                QueueUrl=url,
-                MaxNumberOfMessages=PAGE,
-                WaitTimeSeconds=1,
-                VisibilityTimeout=HIDDEN,
-                MessageAttributeNames=["All"],
-                AttributeNames=["All"],
-            )
-            .get("Messages", [])
-        )
+        page = _receive(url)
         if not page or seen.issuperset(message["MessageId"] for message in page):
             return
         seen.update(message["MessageId"] for message in page)
         yield page
+
+
+def _receive(url: str) -> list[dict[str, Any]]:
+    try:
+        answer = aws.client("sqs").receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=PAGE,
+            WaitTimeSeconds=1,  # even a second makes SQS ask all of its servers: an empty answer means an empty queue
+            VisibilityTimeout=HIDDEN,
+            MessageAttributeNames=["All"],
+            AttributeNames=["All"],
+        )
+    except Exception as error:
+        if not aws.error_code(error).endswith(NO_QUEUE):
+            raise
+        return []  # a deployment has taken the job away, and its messages with it
+    return list(answer.get("Messages", []))
 
 
 def _record_id(message: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import insert, update
 from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters
+from schoolbell.database.tables.platform import audit_logs, dead_letters, outbox
 from schoolbell.jobs.client import Change, JobClient, NotFound, Refused
 from schoolbell.jobs.messages import RECORDED_AS
 from schoolbell.settings import Settings
@@ -200,6 +200,15 @@ def test_while_sqs_moves_a_queue_it_is_not_asked_again(
     assert not stored(audit_logs)
 
 
+def test_of_two_who_ask_at_once_the_second_is_told_of_the_first(
+    client: JobClient, dead: Dead, deployed: Aws, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead.letter()
+    deployed.is_overtaken = True  # SQS takes one such task at a time
+    change = client.redrive(QUEUED)
+    assert (change.is_changed, change.message) == (False, f"the dead letters of {QUEUED} are being redriven already")
+
+
 def test_all_of_a_scheduled_job_are_invocations_again(client: JobClient, dead: Dead, deployed: Aws) -> None:
     for hour in (1, 2):
         dead.letter(json.dumps({"scheduled_for": f"2026-03-02T0{hour}:00:00Z"}), job=SCHEDULED)
@@ -237,6 +246,43 @@ def test_dropping_all_of_a_job_takes_what_is_dead_now(
     assert client.drop(QUEUED).message == f"{QUEUED} has no dead letters"
     (record,) = stored(audit_logs)
     assert (record.action, record.actor, record.subject) == ("dead-letters.dropped", "ada", QUEUED)
+
+
+def test_everything_that_is_sent_again_is_in_the_audit_log_once(client: JobClient, dead: Dead, stored: Stored) -> None:
+    one = dead.letter()
+    dead.letter(json.dumps({"scheduled_for": "2026-03-02T01:00:00Z"}), job=SCHEDULED)
+    dead.letter()
+    for what in (one, QUEUED, SCHEDULED):
+        assert client.redrive(what).is_changed
+        assert not client.redrive(what).is_changed
+    assert [(row.action, row.actor, row.subject, row.details) for row in stored(audit_logs)] == [
+        ("dead-letter.redriven", "ada", QUEUED, {"dead_letter": str(one)}),
+        ("dead-letters.redriven", "ada", QUEUED, {"queue": QUEUED, "messages": 1, "outcome": "done"}),
+        ("dead-letters.redriven", "ada", SCHEDULED, {"messages": 1}),
+    ]
+
+
+@pytest.fixture
+def orphan(dead: Dead, database: Database, settings: Settings) -> UUID:
+    """A dead letter of a job that a deployment has taken away, with its queues."""
+    letter = dead.letter()
+    aws.client("sqs").delete_queue(QueueUrl=settings.dead_letter_queue_url(QUEUED))
+    gone = {"job": "tutoring.gone", "queue": settings.resource_name("tutoring.gone")}
+    with database.transaction() as connection:
+        connection.execute(update(dead_letters).values(gone))
+    return letter
+
+
+def test_a_dead_letter_whose_job_is_gone_is_dropped(client: JobClient, orphan: UUID) -> None:
+    assert client.drop(orphan).message == "1 message of tutoring.gone is dropped"
+    assert client.drop(orphan).message == "this dead letter of tutoring.gone was dropped already"
+
+
+def test_a_dead_letter_whose_job_is_gone_is_sent_nowhere(client: JobClient, orphan: UUID, stored: Stored) -> None:
+    with pytest.raises(Refused, match=r"there is no job tutoring\.gone any more"):
+        client.redrive(orphan)
+    assert stored(dead_letters)[0].resolved_at is None
+    assert not stored(outbox)
 
 
 def test_dead_letters_are_listed_latest_first_and_unresolved(client: JobClient, dead: Dead) -> None:
