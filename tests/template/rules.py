@@ -22,6 +22,19 @@ CRITICAL: Final = {  # whose failure an operator hears of at once: audit, retent
     "tutoring.auto-complete",
     "tutoring.session-sweep",
 }
+# When each kind of alarm goes off, unless a parameter says otherwise: severity, threshold, periods that it must last.
+ALARMS: Final = {
+    "queue-backlog": (Severity.WARNING, 1_000, 1),
+    "oldest-message": (Severity.CRITICAL, 300, 1),
+    "dead-letters-all-queues": (Severity.CRITICAL, 50, 1),
+    "critical-job-failed": (Severity.CRITICAL, 1, 1),
+    "circuit-open": (Severity.WARNING, 0, 5),
+    "alerts-not-told": (Severity.CRITICAL, 0, 1),
+}
+CIRCUITS: Final = {
+    *("google-calendar", "google-drive"),
+    *(f"notifications-{provider}" for provider in ("ses", "sns", "sendgrid", "twilio", "fcm")),
+}
 DAY: Final = 24 * 60 * 60
 # Actions whose resources have no names, or none yet.
 UNNAMEABLE: Final = {
@@ -496,6 +509,25 @@ def alarms_say_what_the_router_reads(bundle: Bundle) -> Iterator[str]:
             for action in ("AlarmActions", "OKActions"):
                 told = [arn.rpartition(":")[2] for arn in alarm.get(action, [])]
                 yield from _differs(f"{domain}: {action} of {logical_id}", told, [topic])
+
+
+@rule
+def alarms_go_off_when_they_should(bundle: Bundle) -> Iterator[str]:
+    names = set()
+    for domain, template in bundle.templates.items():
+        for logical_id, alarm in template.of_type("AWS::CloudWatch::Alarm"):
+            name = alarm.get("AlarmName", "").removeprefix(f"{STACK}-")
+            names.add(name)
+            severity = alarm.get("AlarmDescription", "").partition(":")[0]
+            given = (severity, alarm.get("Threshold"), alarm.get("EvaluationPeriods"))
+            yield from _differs(f"{domain}: when {logical_id} goes off", given, ALARMS.get(name.partition("/")[0]))
+    wanted = {"dead-letters-all-queues", *(f"circuit-open/{circuit}" for circuit in CIRCUITS)}
+    for missing in sorted(wanted - names):
+        yield f"there is no alarm {missing}"
+    counted = bundle.templates["platform"].properties("DeadLettersMany")
+    dimensions = [{"Name": "service", "Value": "platform.dead-letter-sweep"}]
+    yield from _differs("what the alarm of all dead letters counts", counted.get("MetricName"), "DeadLetters")
+    yield from _differs("who counts all dead letters", counted.get("Dimensions"), dimensions)
 
 
 @rule

@@ -229,6 +229,15 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "AutoCompleteBacklog").pop("OKActions"),
         lambda b: tutoring(b, "AutoCompleteBacklog").update(AlarmActions=["arn:aws:sns:eu-central-1:1:other"]),
     ],
+    "alarms_go_off_when_they_should": [
+        lambda b: tutoring(b, "AutoCompleteOldest").update(Threshold=3_000),
+        lambda b: tutoring(b, "AutoCompleteOldest").update(AlarmDescription="warning: a message has waited"),
+        lambda b: platform(b, "DeadLettersMany").update(Threshold=5_000),
+        lambda b: platform(b, "DeadLettersMany").update(MetricName="Failures"),
+        lambda b: platform(b, "FcmCircuitOpen").update(EvaluationPeriods=50),
+        lambda b: b.templates["platform"].resources.pop("FcmCircuitOpen"),
+        lambda b: platform(b, "AlertRouterDead").update(AlarmName="schoolbell-something-else"),
+    ],
     "alarms_are_of_this_stacks_metrics": [
         lambda b: tutoring(b, "DataRetentionFailed").update(Namespace="Schoolbell"),
     ],

@@ -1,4 +1,4 @@
-"""Send what a crash left unsent in the outbox, oldest first, every minute, and forget what was sent a week ago."""
+"""Send what a crash left unsent in the outbox, oldest first, every minute, and forget what was sent 14 days ago."""
 
 from datetime import timedelta
 from uuid import uuid4
