@@ -12,7 +12,6 @@ from schoolbell import aws
 from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
 from schoolbell.jobs import Batch, Discard, JobContext, Payload, Result, Snooze, batch_job, queue_job
-from schoolbell.jobs.messages import RETRY
 from schoolbell.jobs.outcomes import InvalidEvent
 from schoolbell.jobs.runtime import install
 from tests.conftest import Queues
@@ -260,7 +259,9 @@ def test_a_failed_message_waits_by_its_backoff(perform: Performer, monkeypatch: 
     monkeypatch.setattr("schoolbell.jobs.messages.random.random", lambda: 0.5)
     perform(ring, {"times": 0}, attempt=3)
     perform(ring, {"times": 0}, attempt=5)
-    assert [entry["VisibilityTimeout"] for entry in changed] == [RETRY.delay(3, 0.5).seconds, 0]
+    assert [entry["VisibilityTimeout"] for entry in changed] == [10, 0], (
+        "half of up to 20 seconds; the last is dead at once"
+    )
 
 
 def test_a_second_delivery_of_an_outbox_message_is_dropped(perform: Performer, database: Database) -> None:

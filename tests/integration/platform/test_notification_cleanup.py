@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from functions.platform.notification_cleanup.app import KEEP, handler
+from functions.platform.notification_cleanup.app import handler
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import notifications
 from tests.factories import Make
@@ -14,6 +14,7 @@ from tests.fixtures.database import Stored
 from tests.performing import Performer
 
 DAY = timedelta(days=1)
+KEEP = 90 * DAY
 OLD = -KEEP - DAY
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Row, func, literal, select, text
+from sqlalchemy import Row, func, insert, literal, select, text
 
 from functions.platform.outbox_relay.app import handler as relay
 from schoolbell import aws as clients
@@ -81,6 +81,18 @@ def test_what_a_crash_left_is_sent_by_the_relay_a_minute_later(
     assert perform(relay, now=now + timedelta(seconds=61)).result["sent"] == 3
     assert len(sent(BELL)) == 3
     assert perform(relay, now=now + timedelta(minutes=9)).result["sent"] == 0
+
+
+def test_a_relay_begins_nothing_that_it_has_no_time_to_end(
+    database: Database, perform: Performer, now: datetime, stored: Stored
+) -> None:
+    with database.transaction() as connection:
+        row = {"destination": BELL, "payload": {}, "available_at": now}
+        connection.execute(insert(outbox).values(row))
+    perform(relay, invocation=Invocation(remaining=lambda: timedelta(seconds=19)))
+    assert [row.sent_at for row in stored(outbox, destination=BELL)] == [None]
+    perform(relay, now=now + timedelta(minutes=1))
+    assert all(row.sent_at for row in stored(outbox, destination=BELL))
 
 
 def test_a_message_for_later_is_not_sent_before(
