@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from functions.platform.email_queue import app
 from functions.platform.email_queue.app import LEFT_BEHIND, handler
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import notifications
@@ -65,6 +66,16 @@ def test_a_second_run_hands_nothing_over_again(perform: Performer, make: Make, q
     make.to_deliver()
     perform(handler)
     assert perform(handler, now=now + MINUTE).result == {"messages": 0}
+
+
+@pytest.mark.usefixtures("nested_loops")
+def test_no_more_is_handed_over_at_a_time_than_it_may_whatever_the_plan(
+    perform: Performer, make: Make, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "AT_A_TIME", 3)
+    rows = [make.to_deliver(recipient=f"someone-{number}@example.org") for number in range(10)]
+    assert perform(app.handler).result == {"messages": 4}, "of three, three, three and one"
+    assert handed_over(queues) == sorted(str(row.id) for row in rows)
 
 
 def test_messages_are_of_a_hundred_and_one_priority(perform: Performer, make: Make, queues: Queues) -> None:
