@@ -55,7 +55,7 @@ class JobInfo:
     is_by_time_zone: bool = False
     """Whether it runs in each of its tenants' time zones; its schedule is then the pattern of theirs."""
     zones: tuple[ScheduleInfo, ...] = ()
-    """What rings it, where it runs by time zone: a schedule a zone."""
+    """What rings it, where it runs by time zone: a schedule a zone, by the zones' names."""
 
 
 def functions(settings: Settings) -> list[JobInfo]:
@@ -193,7 +193,7 @@ def with_schedules(
     """A job with what rings it. A pattern is told to be on where one of its zones is on, or there is no zone yet."""
     if schedule is None or not job.is_by_time_zone:
         return replace(job, schedule=schedule and with_next_run(schedule, last, now))
-    rung = tuple(with_next_run(zone, last, now) for zone in zones)
+    rung = tuple(with_next_run(zone, last, now) for zone in sorted(zones, key=lambda zone: zone.timezone))
     is_on = not rung or any(zone.enabled for zone in rung)
     following = min((zone.next_run for zone in rung if zone.next_run), default=None)
     return replace(job, schedule=replace(schedule, enabled=is_on, next_run=following), zones=rung)
