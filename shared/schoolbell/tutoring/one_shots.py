@@ -15,7 +15,7 @@ the sweeps find: a due row that still waits, and a row whose `scheduled_for` is 
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -27,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     bindparam,
     case,
     column,
@@ -49,6 +50,12 @@ ROUNDS: Final = 5
 
 CHUNK: Final = 2_000
 """Rows a transaction of a sweep."""
+
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""What is due from here on is a slip of the pen: PostgreSQL's calendar goes on, those of Python and Scheduler end."""
+
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+"""What was due before is overdue all the same; Python's calendar begins here, PostgreSQL's earlier."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,13 @@ class OneShots:
     @property
     def wanted(self) -> ColumnElement[datetime | None]:
         """SQL: the time for which a row should have a schedule, NULL for none."""
-        return case((self.table.c.status == self.waiting, self.due_at), else_=null())
+        is_to_come = and_(self.table.c.status == self.waiting, self.due_at < LATEST)
+        return case((is_to_come, func.greatest(self.due_at, EARLIEST)), else_=null())
+
+    @property
+    def is_beyond_calendar(self) -> ColumnElement[bool]:
+        """SQL: whether a row waits for a time for which no schedule can be made."""
+        return and_(self.table.c.status == self.waiting, self.due_at >= LATEST)
 
 
 SESSION_ENDS: Final = OneShots(
@@ -112,6 +125,7 @@ class _Wanted(NamedTuple):
     """When the row is due, if it still waits."""
     seen: datetime | None
     """What `scheduled_for` said."""
+    is_beyond_calendar: bool
 
 
 @dataclass(slots=True)
@@ -119,6 +133,8 @@ class Settled:
     """What became of the schedules of some rows."""
 
     unknown: set[UUID] = field(default_factory=set)
+    beyond_calendar: set[UUID] = field(default_factory=set)
+    """Those that wait for a time so far ahead that it must be a mistake; they have no schedule."""
     scheduled: set[UUID] = field(default_factory=set)
     unscheduled: set[UUID] = field(default_factory=set)
     sent: set[UUID] = field(default_factory=set)
@@ -141,6 +157,7 @@ def settle(job: JobContext, kind: OneShots, causes: Mapping[UUID, str]) -> Settl
             return settled
         rows = _read(job, kind, left)
         settled.unknown |= left - rows.keys()
+        settled.beyond_calendar |= {row for row, wants in rows.items() if wants.is_beyond_calendar}
         wanted = {kind.schedule_name(row): _one_shot(job, kind, row, rows.get(row), turn) for row in left}
         failures = schedules.arrange(wanted, job.settings)
         settled.failed |= {row: error for row in left if (error := failures.get(kind.schedule_name(row)))}
@@ -156,12 +173,14 @@ def follow[P: Payload](job: JobContext, batch: Batch[P], kind: OneShots, row_of:
     for message in batch.messages:
         causes.setdefault(row_of(message.payload), message.id)
     settled = settle(job, kind, causes)
-    if not settled.unknown and not settled.failed:
+    if not settled.unknown and not settled.beyond_calendar and not settled.failed:
         return settled
     for message in batch.messages:
         row = row_of(message.payload)
         if row in settled.unknown:
             batch.discard(message, f"{kind.key}: no {kind.name} {row}")
+        elif row in settled.beyond_calendar:
+            batch.discard(message, f"{kind.key}: {kind.name} {row} is due in the year {LATEST.year} or later")
         elif error := settled.failed.get(row):
             if schedules.is_throttled(error):
                 batch.snooze(message, timedelta(seconds=random.uniform(5, 60)))  # noqa: S311
@@ -182,10 +201,12 @@ def _is_too_late(job: JobContext, due: datetime) -> bool:
 
 def _read(job: JobContext, kind: OneShots, rows: Iterable[UUID]) -> dict[UUID, _Wanted]:
     table = kind.table
-    statement = select(table.c.id, kind.wanted, table.c.scheduled_for).where(table.c.id.in_(_ids()))
+    statement = select(table.c.id, kind.wanted, table.c.scheduled_for, kind.is_beyond_calendar).where(
+        table.c.id.in_(_ids())
+    )
     with job.transaction() as connection:
         found = connection.execute(statement, {"ids": [str(row) for row in rows]}).all()
-    return {row: _Wanted(due, seen) for row, due, seen in found}
+    return {row: _Wanted(*wanted) for row, *wanted in found}
 
 
 def _write_down(
@@ -248,7 +269,7 @@ def overlooked(connection: Connection, kind: OneShots, rows: Iterable[UUID]) -> 
     given_id = given.c.value.cast(Uuid)
     table = kind.table
     statement = (
-        select(given_id, table.c.id.is_(None), kind.due_at)
+        select(given_id, table.c.id.is_(None), func.least(kind.due_at, LATEST))
         .select_from(given.outerjoin(table, table.c.id == given_id))
         .where(or_(table.c.id.is_(None), table.c.status == kind.waiting))
     )
@@ -317,6 +338,7 @@ def unscheduled(
             kind.table.c.status == kind.waiting,
             kind.table.c.scheduled_for.is_distinct_from(kind.due_at),
             kind.due_at > now,
+            kind.due_at < LATEST,
         )
         .order_by(kind.due_at, kind.table.c.id)
         .limit(CHUNK)

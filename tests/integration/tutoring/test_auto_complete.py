@@ -49,6 +49,14 @@ def test_a_lesson_that_is_over_is_completed_and_its_credits_are_consumed(world: 
     assert not stored(teacher_notifications)
 
 
+def test_a_lesson_that_is_over_has_no_schedule_any_more(world: OneShotWorld) -> None:
+    lessons = [world.session(LATER, completion_mode=mode) for mode in ("AUTO_COMPLETE", "PENDING_REVIEW")]
+    for lesson in lessons:
+        world.tell(lesson, "scheduled")
+    world.pass_time(LATER)
+    assert [world.now_in_database(lesson).scheduled_for for lesson in lessons] == [None, None]
+
+
 def test_a_lesson_to_be_reviewed_consumes_nothing_and_its_teacher_is_told(world: OneShotWorld, stored: Stored) -> None:
     session = world.session(OVER, completion_mode="PENDING_REVIEW")
     world.ring(session)
@@ -133,6 +141,14 @@ def test_a_lesson_that_was_moved_later_has_its_schedule_set_again(world: OneShot
     assert world.scheduled(session) == session.due_at
     world.pass_time(LATER)
     assert world.status(session) == "completed"
+
+
+def test_a_lesson_that_rings_early_with_a_slip_in_its_year_is_reported(world: OneShotWorld) -> None:
+    session = world.session(LATER)
+    world.write(sessions, session.id, ends_at=text("'20260-03-02 10:00+00'"))
+    assert world.ring(session) == []
+    world.settle()
+    assert world.dead("session-events") == [f"session_id: session {session.id} is due in the year 9999 or later"]
 
 
 def test_a_lesson_that_rings_early_in_a_second_message_has_its_schedule_set_again(world: OneShotWorld) -> None:

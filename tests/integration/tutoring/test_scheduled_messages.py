@@ -38,6 +38,13 @@ def test_a_message_that_is_due_goes_into_the_contact_log_and_its_teacher_is_told
     assert told.kind == "scheduled_message"
 
 
+def test_a_message_that_was_fired_has_no_schedule_any_more(world: OneShotWorld) -> None:
+    message = world.message(LATER)
+    world.tell(message, "scheduled")
+    world.pass_time(LATER)
+    assert world.now_in_database(message).scheduled_for is None
+
+
 def test_the_notification_does_not_repeat_the_message(world: OneShotWorld, stored: Stored) -> None:
     """It would keep a personal text in a second place."""
     world.ring(world.message(OVERDUE, body="About your exam, Maria"))

@@ -11,12 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from functions.tutoring.session_events.app import handler
 from schoolbell import aws as clients
 from schoolbell import schedules
 from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import credit_ledger
+from schoolbell.database.tables.tutoring import credit_ledger, sessions
 from schoolbell.schedules import OneShot, arrange, expression
 from schoolbell.settings import Settings
 from schoolbell.tutoring.one_shots import ROUNDS
@@ -179,6 +180,29 @@ def test_an_event_that_can_never_pass_is_discarded_with_the_reason(
     assert world.deliver("session-events", body) == []
     (said,) = world.dead("session-events")
     assert said.startswith(reason)
+
+
+@pytest.mark.parametrize("time", ["20260-03-02 10:00+00", "9999-12-31 23:59:59+00", "infinity"])
+def test_a_lesson_with_a_slip_in_its_year_is_discarded_and_takes_no_other_with_it(
+    world: OneShotWorld, time: str
+) -> None:
+    slip, other = world.session(HOUR), world.session(HOUR)
+    world.tell(slip, "scheduled")
+    world.write(sessions, slip.id, ends_at=text(f"'{time}'"))
+    events = [{"type": "session.rescheduled", "session_id": str(each.id)} for each in (slip, other)]
+
+    assert world.deliver("session-events", *events) == []
+    assert world.dead("session-events") == [f"session_id: session {slip.id} is due in the year 9999 or later"]
+    assert (world.scheduled(slip), world.scheduled(other)) == (None, other.due_at)
+
+
+@pytest.mark.parametrize("time", ["0202-03-02 10:00+00", "0044-03-15 10:00+00 BC", "-infinity"])
+def test_a_lesson_of_the_distant_past_rings_at_once(world: OneShotWorld, time: str) -> None:
+    session = world.session(HOUR)
+    world.write(sessions, session.id, starts_at=text(f"'{time}'"), ends_at=text(f"'{time}'"))
+    world.tell(session, "scheduled")
+    world.settle()
+    assert world.status(session) == "completed"
 
 
 # EventBridge Scheduler refuses

@@ -18,6 +18,7 @@ from tests.fixtures.database import Stored
 from tests.performing import Invocation
 
 HOUR = timedelta(hours=1)
+FAR_AHEAD = ("20260-03-02 10:00+00", "9999-12-31 23:59:59+00", "infinity")
 EVENT = Path(__file__).parents[3] / "events/tutoring/session_sweep.json"
 
 
@@ -87,6 +88,16 @@ def test_a_lesson_to_come_with_its_schedule_is_left_alone(world: OneShotWorld) -
 def test_a_lesson_to_come_that_is_not_scheduled_gets_no_schedule(world: OneShotWorld, status: str) -> None:
     world.session(5 * HOUR, status=status)
     assert world.sweep()["asked_for"] == 0
+
+
+@pytest.mark.parametrize("time", FAR_AHEAD)
+def test_a_lesson_with_a_slip_in_its_year_holds_up_no_other(world: OneShotWorld, time: str) -> None:
+    slip, other = world.session(5 * HOUR), world.session(5 * HOUR)
+    world.write(sessions, slip.id, ends_at=text(f"'{time}'"))
+    assert world.sweep()["asked_for"] == 1
+    world.settle()
+    assert world.scheduled(slip) is None
+    assert world.scheduled(other) == other.due_at
 
 
 def test_a_schedule_is_asked_for_once_an_hour(world: OneShotWorld) -> None:
