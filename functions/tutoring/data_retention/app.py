@@ -235,9 +235,7 @@ def erase_inactive(job: JobContext) -> Step:
     """Erases students who have been inactive for longer than their teacher allows, the longest inactive first."""
     shortest = select(func.min(retention_settings.c.inactive_student_days)).scalar_subquery()
     latest = at(job.now) - in_days(func.least(shortest, RETENTION_DEFAULTS["inactive_student_days"]))
-    inactive = select(students.c.id, LAST_ACTIVE.label("at")).where(
-        latest > LAST_ACTIVE, is_inactive(job.now), ~is_requested(job.now)
-    )
+    inactive = select(students.c.id).where(latest > LAST_ACTIVE, is_inactive(job.now), ~is_requested(job.now))
 
     def step(connection: Connection, cursor: Cursor) -> Chunk | None:
         found = connection.execute(_next(inactive, LAST_ACTIVE, cursor)).all()
@@ -249,7 +247,7 @@ def erase_inactive(job: JobContext) -> Step:
 
 def erase_late_writes(job: JobContext) -> Step:
     """Erases what was written about a student after the erasure, by somebody who had read it before."""
-    gone = select(students.c.id, students.c.erased_at.label("at")).where(students.c.erased_at >= job.now - LATE_WRITES)
+    gone = select(students.c.id).where(students.c.erased_at >= job.now - LATE_WRITES)
 
     def step(connection: Connection, cursor: Cursor) -> Chunk | None:
         found = connection.execute(_next(gone, students.c.erased_at, cursor)).all()
@@ -336,14 +334,15 @@ def _replace(connection: Connection, job: JobContext, ids: Sequence[UUID]) -> Co
 
 
 def _next(query: Select[Any], time: ColumnElement[datetime], cursor: Cursor) -> Select[Any]:
+    """SQL: the next students by a time, which stays PostgreSQL's: its calendar begins before Python's."""
     if cursor:
         place = tuple_(time, students.c.id)
-        query = query.where(place > tuple_(at(datetime.fromisoformat(cursor[0])), UUID(cursor[1])))
-    return query.order_by(time, students.c.id).limit(STUDENTS_A_CHUNK)
+        query = query.where(place > tuple_(cast(literal(cursor[0], Text), DateTime(timezone=True)), UUID(cursor[1])))
+    return query.add_columns(cast(time, Text).label("at")).order_by(time, students.c.id).limit(STUDENTS_A_CHUNK)
 
 
 def _place(student: Row[Any]) -> Cursor:
-    return [student.at.isoformat(), str(student.id)]
+    return [student.at, str(student.id)]
 
 
 def _id(cursor: Cursor) -> UUID:

@@ -712,6 +712,14 @@ def test_students_of_the_same_moment_are_all_found(make: Make, retain: Retain, s
 
 
 @pytest.mark.usefixtures("few_at_a_time")
+def test_students_of_before_our_era_hold_up_no_other(make: Make, retain: Retain, stored: Stored) -> None:
+    times = ("-infinity", "4000-01-01 BC", "4000-01-01 BC", "0044-03-15 BC", "0202-03-02", "2020-03-02", "2021-03-02")
+    gone = {long_gone(make, last_activity_at=text(f"'{time}'")).id for time in times}
+    assert retain().result["students_erased"] == 7
+    assert erased(stored) == gone
+
+
+@pytest.mark.usefixtures("few_at_a_time")
 def test_more_old_rows_than_a_chunk_are_all_cleared(make: Make, retain: Retain, stored: Stored) -> None:
     for student in (make.student(), make.student(), make.student()):
         for n in range(5):
