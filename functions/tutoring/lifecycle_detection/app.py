@@ -123,14 +123,15 @@ seen AS MATERIALIZED (
     SELECT student.id AS student_id, student.teacher_id, zone.name AS zone, zone.today,
            student.gap_days, student.churn_days, student.expiring_days,
            lesson.coming IS TRUE AS coming,
-           (coalesce(lesson.last, earlier.last, student.created_at) AT TIME ZONE zone.name)::date AS last_lesson,
-           (
-               greatest(lesson.last, earlier.last, coalesce(student.last_activity_at, student.created_at))
-               AT TIME ZONE zone.name
-           )::date AS last_activity,
+           (greatest(least(coalesce(lesson.last, earlier.last, student.created_at), :now), beginning)
+            AT TIME ZONE zone.name)::date AS last_lesson,
+           (greatest(lesson.last, earlier.last, beginning,
+                     least(coalesce(student.last_activity_at, student.created_at), :now))
+            AT TIME ZONE zone.name)::date AS last_activity,
            in_a_row IN (lesson.weeks & in_a_row, (lesson.weeks >> 1) & in_a_row) AS is_on_streak
     FROM student
     JOIN zone ON zone.name = student.zone
+    CROSS JOIN (SELECT timestamptz '0001-01-02 00:00+00' AS beginning) AS era
     CROSS JOIN LATERAL (
         SELECT zone.mondays[53 - streak_weeks] AS since, (1::bigint << streak_weeks) - 1 AS in_a_row
     ) AS streak

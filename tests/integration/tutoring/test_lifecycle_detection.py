@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Row, event, insert, update
+from sqlalchemy import Row, event, insert, text, update
 
 from functions.tutoring.lifecycle_detection import app
 from functions.tutoring.lifecycle_detection.app import handler
@@ -166,6 +166,31 @@ class TestGap:
         make.enrollment(student, ends_on=date(2026, 12, 31))
         detect()
         assert [kind for kind, _ in signals()] == ["enrollment_expiring"]
+
+
+@pytest.mark.parametrize("time", ["-infinity", "infinity", "0044-03-15 BC", "20260-03-02"])
+class TestTimesBeyondTheCalendar:
+    """As an application may write them for "never", or by a slip; one such row holds up no other teacher's."""
+
+    def test_an_activity(
+        self, make: Make, teacher: Row[Any], database: Database, detect: Detect, signals: Signals, time: str
+    ) -> None:
+        make.student(last_activity_at=MORNING - 30 * DAY)
+        student = make.student(teacher, last_activity_at=text(f"'{time}'"))
+        make.session(student, starts_at=MORNING - DAY)
+        detect()
+        detect(MORNING + DAY)
+        assert signals("churn") == [("churn", "2026-01-31")]
+
+    def test_a_day_of_joining(
+        self, make: Make, teacher: Row[Any], detect: Detect, signals: Signals, stored: Stored, time: str
+    ) -> None:
+        make.student(teacher, last_activity_at=None, created_at=text(f"'{time}'"))
+        detect()
+        first = signals()
+        detect(MORNING + DAY)
+        assert signals() == first
+        assert len(stored(teacher_notifications)) == len(first)
 
 
 class TestDaysAreTheTeachers:
