@@ -143,8 +143,8 @@ told AS (
         SELECT CASE WHEN is_rate THEN 100 ELSE 1 END AS factor, CASE WHEN is_rate THEN '%' END AS unit
     ) AS scale
     CROSS JOIN LATERAL (
-        SELECT concat(trim_scale(round((measured.value * factor)::numeric, 1)), unit) AS value,
-               concat(trim_scale(round((measured.threshold * factor)::numeric, 1)), unit) AS threshold
+        SELECT concat(trim_scale(round(measured.value::numeric * factor, 1)), unit) AS value,
+               concat(trim_scale(round(measured.threshold::numeric * factor, 1)), unit) AS threshold
     ) AS shown
     WHERE breached
     ON CONFLICT (dedup_key) DO NOTHING

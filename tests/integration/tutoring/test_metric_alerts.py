@@ -189,6 +189,22 @@ class TestTheLine:
         check()
         assert told() == ([f"Completion rate {comparator} 80%"] if fires else [])
 
+    @pytest.mark.parametrize("threshold", [1e308, float("inf"), float("nan")])
+    def test_a_line_that_nothing_reaches_holds_up_no_other(
+        self,
+        make: Make,
+        teacher: Row[Any],
+        lessons: Lessons,
+        check: Check,
+        told: Callable[[], list[str]],
+        threshold: float,
+    ) -> None:
+        lessons(completed=3, cancelled=2)
+        make.alert_rule(teacher, threshold=threshold)
+        make.alert_rule(teacher, threshold=0.8)
+        assert check()["fired"] == 2
+        assert "Completion rate below 80%" in told()
+
     @pytest.mark.parametrize("metric", ["completion_rate", "cancellation_rate", "no_show_rate"])
     def test_a_rate_of_too_few_lessons_does_not_fire(
         self,
