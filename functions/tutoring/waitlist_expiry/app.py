@@ -5,7 +5,6 @@ A seat is looked after by the execution that offers it, until `tended_until`; se
 
 # ruff: noqa: S608 - the statements are put together from the constants below
 
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -78,7 +77,7 @@ _AS_OPENINGS = """
         FROM numbered GROUP BY waitlist_id, number / :most
     )
     SELECT
-        (SELECT max(since) FROM due) AS last,
+        (SELECT max(since)::text FROM due) AS last,
         (SELECT count(*) FROM expired) AS offers,
         (SELECT count(*) FROM freed) AS seats,
         (SELECT jsonb_agg(to_jsonb(opening)) FROM opening) AS openings
@@ -98,7 +97,7 @@ _LEFT_SEATS = _Work(
         WITH due AS (
             SELECT seat.id, seat.tended_until AS since
             FROM tutoring.waitlist_seats AS seat
-            WHERE {_SEAT_IS_LEFT} AND seat.tended_until >= :after
+            WHERE {_SEAT_IS_LEFT} AND seat.tended_until >= cast(:after AS timestamptz)
             ORDER BY seat.tended_until LIMIT :size
             FOR NO KEY UPDATE SKIP LOCKED
         ), expired AS (
@@ -132,7 +131,7 @@ _OFFERS_BY_HAND = _Work(
             SELECT offer.id, offer.expires_at AS since
             FROM tutoring.waitlist_entries AS offer
             LEFT JOIN tutoring.waitlist_seats AS seat ON seat.id = offer.seat_id
-            WHERE {_OFFER_IS_LEFT} AND offer.expires_at >= :after
+            WHERE {_OFFER_IS_LEFT} AND offer.expires_at >= cast(:after AS timestamptz)
             ORDER BY offer.expires_at LIMIT :size
             FOR NO KEY UPDATE OF offer SKIP LOCKED
         ), expired AS (
@@ -155,14 +154,13 @@ def _take_over(job: JobContext, phase: str, work: _Work) -> Expired:
             return (
                 None if cursor else Chunk("counted", counted.offers, {"offers": counted.offers, "seats": counted.seats})
             )
-        after = datetime.fromisoformat(cursor) if cursor else datetime.min.replace(tzinfo=UTC)
-        limits = {"now": job.now, "after": after, "size": CHUNK, "most": MOST_SEATS}
+        limits = {"now": job.now, "after": cursor or "-infinity", "size": CHUNK, "most": MOST_SEATS}
         taken = connection.execute(work.chunk, limits).one()
         if taken.last is None:
             return None
         if taken.openings:
             job.outbox.send_from(connection, _messages(taken.openings))
-        return Chunk(taken.last.isoformat(), taken.offers, {"offers": taken.offers, "seats": taken.seats})
+        return Chunk(taken.last, taken.offers, {"offers": taken.offers, "seats": taken.seats})
 
     counts = job.in_chunks(step, phase).counts
     return Expired(offers=counts.get("offers", 0), seats=counts.get("seats", 0))

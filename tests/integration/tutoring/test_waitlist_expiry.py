@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, insert, update
+from sqlalchemy import Row, insert, text, update
 
 from functions.tutoring.waitlist_expiry import app as expiry
 from schoolbell.database.tables.tutoring import waitlist_entries, waitlist_seats
@@ -29,6 +29,19 @@ def test_an_offer_past_its_time_expires_and_its_seat_goes_to_the_next_student(wa
     waitlists.settle()
 
     assert waitlists.statuses(waitlist) == ["expired", "notified"]
+
+
+def test_an_offer_that_was_ended_by_hand_for_all_time_holds_up_no_other(
+    waitlists: Waitlist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "CHUNK", 2)
+    waitlist = waitlists.of(students=0)
+    for _ in range(3):
+        waitlists.make.entry(waitlist, status="notified", expires_at=text("'-infinity'"))
+    offered_by_hand(waitlists, waitlist, waitlists.clock.now)
+
+    assert waitlists.expire() == {"offers": 4, "seats": 4}
+    assert waitlists.statuses(waitlist) == ["expired"] * 4
 
 
 def test_an_offer_that_stands_is_left_alone(waitlists: Waitlist) -> None:
