@@ -44,10 +44,10 @@ def handler(job: JobContext) -> Counted:
     """Counts the items that may have changed anew, and moves the watermark when all are done."""
 
     def next_items(connection: Connection, cursor: Cursor) -> Chunk | None:
-        if cursor:
-            span = _Span.model_validate(cursor)
-        else:
-            span = _Span(since=connection.scalar(_LAST_RUN, {"job": JOB}), until=job.now)
+        reached = connection.scalar(_LAST_RUN, {"job": JOB})
+        span = _Span.model_validate(cursor) if cursor else _Span(since=reached, until=job.now)
+        if reached and reached > span.until:
+            return None  # a later run has counted everything, and this one was killed before
         items, changed, last = connection.execute(
             _COUNT_CHANGED if span.since else _COUNT_ALL,
             {
@@ -71,10 +71,9 @@ _LAST_RUN = text("SELECT reached_at FROM platform.watermarks WHERE name = :job")
 
 _REMEMBER = text(
     """
-    INSERT INTO platform.watermarks AS watermark (name, reached_at, created_at, updated_at)
+    INSERT INTO platform.watermarks (name, reached_at, created_at, updated_at)
     VALUES (:job, :until, :until, :until)
     ON CONFLICT (name) DO UPDATE SET reached_at = excluded.reached_at, updated_at = excluded.updated_at
-    WHERE watermark.reached_at < excluded.reached_at
     """
 )
 

@@ -26,6 +26,8 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
+AT_TEN = {"scheduled_for": "2026-03-02T10:00:00Z"}
+
 type Count = Callable[..., dict[str, Any]]
 type Usage = dict[str, Any]
 
@@ -43,6 +45,24 @@ def count(perform: Performer) -> Count:
 @pytest.fixture
 def item(make: Make) -> Row[Any]:
     return make.content_item()
+
+
+@pytest.fixture
+def dies_at_the_third_item(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four items whose events leave the week one hour after the other; the first run to count three of them dies."""
+    monkeypatch.setattr(app, "ITEMS_A_CHUNK", 1)
+    for hours in range(4):
+        make.content_event(occurred_at=NOW - 7 * DAY + (hours + 1) * HOUR)
+    chunks = 0
+
+    def die(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal chunks
+        if "INTO tutoring.content_analytics_cache" in statement:
+            chunks += 1
+            if chunks == 3:
+                raise MemoryError
+
+    event.listen(database.engine, "before_cursor_execute", die)
 
 
 def cached(stored: Stored, item: Row[Any], days: int) -> Row[Any]:
@@ -247,28 +267,23 @@ class TestTwice:
         assert cache(database) == counted_from_scratch(database, NOW)
 
     def test_a_killed_run_counts_what_is_left_as_of_its_own_time(
-        self, database: Database, make: Make, perform: Performer, monkeypatch: pytest.MonkeyPatch
+        self, database: Database, perform: Performer, dies_at_the_third_item: None
     ) -> None:
-        monkeypatch.setattr(app, "ITEMS_A_CHUNK", 1)
-        for hours in range(4):
-            make.content_event(occurred_at=NOW - 7 * DAY + (hours + 1) * HOUR)
-        scheduled = {"scheduled_for": "2026-03-02T10:00:00Z"}
-        chunks = 0
-
-        def die_at_the_third_chunk(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            nonlocal chunks
-            if "INTO tutoring.content_analytics_cache" in statement:
-                chunks += 1
-                if chunks == 3:
-                    raise MemoryError
-
-        event.listen(database.engine, "before_cursor_execute", die_at_the_third_chunk)
         with pytest.raises(JobFailed):
-            perform(handler, event=scheduled, now=NOW)
-        perform(handler, event=scheduled, now=NOW + 3 * HOUR)
+            perform(handler, event=AT_TEN, now=NOW)
+        perform(handler, event=AT_TEN, now=NOW + 3 * HOUR)
         assert cache(database) == counted_from_scratch(database, NOW)
         perform(handler, now=NOW + 4 * HOUR)
         assert cache(database) == counted_from_scratch(database, NOW + 4 * HOUR)
+
+    def test_a_killed_run_that_is_tried_again_after_a_later_one_undoes_nothing(
+        self, database: Database, perform: Performer, dies_at_the_third_item: None
+    ) -> None:
+        with pytest.raises(JobFailed):
+            perform(handler, event=AT_TEN, now=NOW)
+        perform(handler, now=NOW + 3 * HOUR)
+        perform(handler, event=AT_TEN, now=NOW + 4 * HOUR)
+        assert cache(database) == counted_from_scratch(database, NOW + 3 * HOUR)
 
 
 HOURS = st.integers(min_value=-100 * 24, max_value=30)
