@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import Connection, Row, insert, text, update
 
-from functions.tutoring.calendar_sync.app import ATTEMPTS, BACKOFF, BATCH, LEASE, claim, handler
+from functions.tutoring.calendar_sync.app import BACKOFF, BATCH, LEASE, claim, handler
 from schoolbell.database import Database
 from schoolbell.database.tables.tutoring import (
     calendar_connections,
@@ -375,7 +375,7 @@ def test_waits_at_least_as_long_as_google_asks(school: School) -> None:
 
 def test_gives_up_after_eight_attempts_and_tells_the_teacher_once(school: School) -> None:
     teacher = school.teacher()
-    change = school.change(school.lesson(teacher), attempts=ATTEMPTS - 2)
+    change = school.change(school.lesson(teacher), attempts=6)
     school.google.fail(path="/calendar/", status=500, times=2)
 
     assert school.run() == result(postponed=1)
@@ -383,7 +383,7 @@ def test_gives_up_after_eight_attempts_and_tells_the_teacher_once(school: School
     assert school.run(school.now + timedelta(hours=7)) == result(failed=1)
 
     record = school.record(change)
-    assert (record.status, record.attempts) == ("failed", ATTEMPTS)
+    assert (record.status, record.attempts) == ("failed", 8)
     assert record.last_error == "events.insert: 500 internalError"
     assert school.told(teacher) == ["calendar_sync_failed"]
 
@@ -525,6 +525,16 @@ def test_records_of_a_teacher_without_a_usable_connection_wait(school: School, c
     change = school.change(school.lesson(teacher))
     assert school.run() == result()
     assert (school.record(change).status, school.record(change).attempts) == ("pending", 0)
+
+
+def test_of_several_connections_the_latest_is_used(school: School) -> None:
+    teacher = school.teacher()
+    latest = school.google.account()
+    later = school.connections[teacher.id].created_at + timedelta(days=1)
+    school.make.calendar_connection(teacher, secret_id=latest, calendar_id="primary", created_at=later)
+    school.change(school.lesson(teacher))
+    assert school.run() == result(synced=1)
+    assert (len(school.events(teacher)), len(school.google.events(latest))) == (0, 1)
 
 
 # The order of a lesson's records
@@ -690,6 +700,25 @@ def test_a_crash_frees_what_was_claimed(school: School, monkeypatch: pytest.Monk
 
     assert len(school.events(teacher)) == 4
     assert all(school.record(change).attempts == 1 for change in changes)
+
+
+@pytest.mark.parametrize("meanwhile", [{"status": "synced"}, {"claimed_by": uuid4()}])
+def test_a_failure_after_the_claim_was_lost_changes_nothing(
+    school: School, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
+) -> None:
+    """As when a run was frozen for longer than its claim lasts, and another has done its work or is at it."""
+    change = school.change(school.lesson(school.teacher()))
+
+    def slow(*_: Any) -> None:
+        with school.database.transaction() as connection:
+            connection.execute(update(session_calendar_sync).values(meanwhile))
+        raise TimeoutError
+
+    monkeypatch.setattr(GoogleCalendar, "upsert", slow)
+    school.run()
+    record = school.record(change)
+    assert (record.attempts, record.next_attempt_at, record.last_error) == (0, None, None)
+    assert {name: getattr(record, name) for name in meanwhile} == meanwhile
 
 
 def test_lambdas_own_retry_goes_on_at_once(school: School, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,22 @@ def test_when_google_has_had_enough_the_message_is_snoozed(school: School) -> No
     assert (school.row().status, school.row().claimed_by) == ("pending", None)
 
 
+@pytest.mark.parametrize(("asked", "waited"), [(1, 30), (60, 60), (600, 600)])
+def test_waits_at_least_as_long_as_google_asks(
+    school: School, monkeypatch: pytest.MonkeyPatch, asked: int, waited: int
+) -> None:
+    delays: list[timedelta] = []
+
+    def note(_: str, again: Any) -> set[str]:
+        delays.extend(delay for _, delay in again)
+        return {message.id for message, _ in again}
+
+    monkeypatch.setattr("schoolbell.jobs.queues.send_again", note)
+    school.google.fail(path="/drive/", status=429, retry_after=asked, times=1)
+    school.drop(school.link())
+    assert [round(delay.total_seconds()) for delay in delays] == [waited]
+
+
 def test_a_failure_counts_as_an_attempt_and_frees_the_copy(school: School) -> None:
     link = school.link()
     school.google.fail(path="/drive/", status=503, times=1)
@@ -387,6 +403,22 @@ def test_copies_wait_until_the_teacher_has_connected_again(school: School) -> No
         connection.execute(update(calendar_connections).values(status="active"))
     assert school.drop(link).failed == []
     assert len(school.copies()) == 1
+
+
+def test_copies_wait_while_a_connection_has_no_token(school: School) -> None:
+    with school.database.transaction() as connection:
+        connection.execute(update(calendar_connections).values(secret_id=None))
+    school.drop(school.link())
+    assert school.snoozed() == 1
+
+
+def test_of_several_connections_the_latest_is_used(school: School) -> None:
+    latest, later = school.google.account(), school.connection.created_at + timedelta(days=1)
+    school.make.calendar_connection(school.teacher, secret_id=latest, created_at=later)
+    file = school.google.add_file(latest)
+    folder = school.google.add_file(latest, mimeType="application/vnd.google-apps.folder")
+    school.drop(message(school.resource(drive_file_id=file), school.student(drive_folder_id=folder)))
+    assert len(school.google.copies(latest)) == 1
 
 
 def test_a_student_erased_meanwhile_keeps_no_copys_id(school: School, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,10 @@ def test_looks_at_no_other_teachers_files(school: School) -> None:
     assert school.row(other).verified_at is None
 
 
-def test_a_copy_that_changed_meanwhile_is_left_alone(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [{"copied_file_id": "1another"}, {"status": "failed"}])
+def test_a_copy_that_changed_meanwhile_is_left_alone(
+    school: School, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
     copy = school.copy()
     school.google.delete(copy.copied_file_id)
     check = GoogleDrive.check
@@ -214,11 +217,20 @@ def test_a_copy_that_changed_meanwhile_is_left_alone(school: School, monkeypatch
     def meanwhile(self: GoogleDrive, files: Sequence[str]) -> Any:
         states = check(self, files)
         with school.database.transaction() as connection:
-            connection.execute(update(drive_file_copies).values(copied_file_id="1another"))
+            connection.execute(update(drive_file_copies).values(change))
         return states
 
     monkeypatch.setattr(GoogleDrive, "check", meanwhile)
     school.look()
+    assert school.row(copy).status == change.get("status", "copied")
+
+
+def test_what_google_refuses_for_good_is_discarded_with_the_reason(school: School) -> None:
+    copy = school.copy()
+    school.google.fail(path="^/batch", status=403, reason="accessNotConfigured", times=1)
+    assert school.look().failed == []
+    (dead,) = school.queues.messages(JOB, dead=True)
+    assert dead["MessageAttributes"]["reason"]["StringValue"] == "Google refuses: batch: 403 accessNotConfigured"
     assert school.row(copy).status == "copied"
 
 

@@ -162,12 +162,13 @@ def test_an_acceptance_that_an_application_wrote_itself_is_no_lost_seat(waitlist
     assert waitlists.seats(waitlist) == ["taken"]
 
 
-def test_a_window_that_was_lengthened_by_hand_is_kept(waitlists: Waitlist) -> None:
+@pytest.mark.parametrize("longer_by", [WINDOW, None])
+def test_a_window_that_was_lengthened_by_hand_is_kept(waitlists: Waitlist, longer_by: timedelta | None) -> None:
     waitlist = waitlists.of(students=1)
     waitlists.open(waitlist)
     waitlists.settle()
     with waitlists.database.transaction() as connection:
-        later = waitlists.clock.now + 2 * WINDOW
+        later = waitlists.clock.now + WINDOW + longer_by if longer_by else None
         connection.execute(update(waitlist_entries).values(expires_at=later))
     waitlists.machine.stop(waitlists.machine.running[0])
     waitlists.clock.advance(WINDOW + GRACE)
