@@ -9,6 +9,10 @@ LONGEST_SNOOZE = timedelta(minutes=15)
 """SQS delays a message by 900 seconds at most; a longer snooze wakes up, looks and snoozes again."""
 
 
+LONGEST_LINE = 500
+"""Characters of an error that are kept. The names of unknown fields are the sender's, and may fill the message."""
+
+
 class JobError(Exception):
     """The root of what the job runtime raises."""
 
@@ -59,9 +63,16 @@ class Deleted(Result):
 def in_one_line(error: Exception) -> str:
     """An error as one line that names what is wrong, without repeating the input (it may be personal).
 
+    Neither PostgreSQL nor SQS takes every character, and a name or a letter of the input may be among what is said.
+
     Examples: `session_id: Field required`, `seats: Input should be greater than 0; colour: Extra inputs are not
     permitted`, `IntegrityError: duplicate key value violates unique constraint "uq_x"`.
     """
+    said = "".join(character if character.isprintable() else " " for character in _said_by(error))
+    return " ".join(said.split())[:LONGEST_LINE]
+
+
+def _said_by(error: Exception) -> str:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
@@ -70,8 +81,8 @@ def in_one_line(error: Exception) -> str:
             for details in error.errors(include_url=False, include_context=False, include_input=False)
         )
     if isinstance(error, JobError):
-        return " ".join(str(error).split())
-    return f"{type(error).__name__}: {_message_without_values(error)}"[:500]
+        return str(error)
+    return f"{type(error).__name__}: {_message_without_values(error)}"
 
 
 def _message_without_values(error: Exception) -> str:
@@ -79,4 +90,4 @@ def _message_without_values(error: Exception) -> str:
     details = getattr(getattr(error, "orig", None), "args", None)
     if details and isinstance(details[0], dict):
         return str(details[0].get("M", "database error"))
-    return " ".join(str(error).split())
+    return str(error)

@@ -325,6 +325,27 @@ def test_a_message_near_a_mebibyte_and_one_with_a_nul_are_recorded(
     assert sorted(len(letter.payload) for letter in stored(dead_letters)) == [14, len(large)]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"times": 1, "more\x00\n\ufffe": 1}),
+        json.dumps({"times": 1, "more" + "x" * 1_000_000: 1}),
+        json.dumps({"times": 1} | {f"more{n}": n for n in range(20_000)}),
+    ],
+    ids=["characters that nobody takes", "a long name", "many names"],
+)
+def test_a_reason_that_the_sender_has_a_say_in_is_a_short_line(
+    perform: Performer, stored: Stored, queues: Queues, body: str
+) -> None:
+    assert perform(ring, body).failed == []
+    (letter,) = stored(dead_letters)
+    assert letter.error.startswith("more")
+    assert letter.error.isprintable()
+    assert len(letter.error) <= 500
+    (dead,) = queues.messages(JOB, dead=True)
+    assert dead["MessageAttributes"]["reason"]["StringValue"] == letter.error
+
+
 def test_messages_go_back_when_the_database_is_away(perform: Performer, database: Database) -> None:
     nowhere = DatabaseAddress.from_url("postgresql://nobody:@127.0.0.1:1/none?sslmode=disable")
     away = replace(perform.runtime, database=Database(lambda: nowhere, timedelta(seconds=5)))
