@@ -1,0 +1,46 @@
+"""When the jobs of teachers run, and how many at a time: what the sources ask for, in words."""
+
+import pytest
+
+from schoolbell.jobs.expressions import parse
+from tests.template.bundle import Job, bundle
+
+WHEN = {
+    "tutoring.session_sweep": "Every 15 minutes",
+    "tutoring.calendar_sync": "Every 5 minutes",
+    "tutoring.drive_sync": "At 03:00",
+    "tutoring.lifecycle_detection": "At 06:00",
+    "tutoring.content_analytics": "Every hour",
+    "platform.audit_cleanup": "At 02:00, on day 1 of the month",
+    "tutoring.data_retention": "At 03:00, only on Sunday",
+    "tutoring.waitlist_expiry": "Every hour",
+    "tutoring.metric_alerts": "Every hour",
+    "tutoring.message_sweep": "Every 15 minutes",
+}
+COPIES_AT_ONCE = 3  # source 000: "Concurrency: 3"
+
+
+@pytest.mark.parametrize("name", WHEN)
+def test_a_job_runs_when_its_source_says(name: str) -> None:
+    job = Job(*name.split("."))
+    clocks = bundle().templates[job.domain].of_type("AWS::Scheduler::Schedule", "AWS::Events::Rule")
+    (expression,) = (
+        clock["ScheduleExpression"]
+        for _, clock in clocks
+        if clock["Name"] == job.resource_name and "ScheduleExpression" in clock
+    )
+    assert parse(expression).in_words().removesuffix(", UTC") == WHEN[name]
+
+
+def test_three_copies_are_made_at_a_time() -> None:
+    mappings = bundle().templates["tutoring"].of_type("AWS::Lambda::EventSourceMapping")
+    (mapping,) = (mapping for _, mapping in mappings if mapping["EventSourceArn"].endswith("-tutoring-drive-copy"))
+    assert mapping["ScalingConfig"]["MaximumConcurrency"] == COPIES_AT_ONCE
+    assert mapping["BatchSize"] == 1
+
+
+def test_planned_messages_are_swept_after_each_deployment_that_ends_well() -> None:
+    rules = bundle().templates["tutoring"].of_type("AWS::Events::Rule")
+    (pattern,) = (rule["EventPattern"] for _, rule in rules if rule["Name"].endswith("-message-sweep-deployed"))
+    statuses = pattern["detail"]["status-details"]["status"]
+    assert statuses == ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"]
