@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import JSON, Column, Row, Text, func, select, text
+from sqlalchemy import JSON, Column, Row, Text, func, select, text, update
 
 from functions.tutoring.data_retention import app
 from functions.tutoring.data_retention.app import handler
@@ -231,6 +231,17 @@ def test_an_overdue_request_raises_an_alert_once(
     caplog.clear()
     retain(NOW + 7 * DAY)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(stored(teacher_notifications)) == 1
+
+
+def test_a_request_that_was_opened_again_by_hand_tells_the_teacher_no_second_time(
+    make: Make, retain: Retain, stored: Stored, database: Database
+) -> None:
+    make.erasure_request()
+    retain()
+    with database.transaction() as connection:
+        connection.execute(update(erasure_requests).values(status="open", alerted_at=None))
+    assert retain().result["requests_done"] == 1
     assert len(stored(teacher_notifications)) == 1
 
 
@@ -583,9 +594,10 @@ def test_enrolments_end_and_copies_that_are_being_made_are_no_longer_asked_for(
 ) -> None:
     student = long_gone(make)
     make.enrollment(student)
+    make.enrollment(student, status="cancelled")
     make.drive_copy(student=student, status="pending", claimed_by=uuid4(), claimed_until=NOW + DAY)
     retain()
-    assert [row.status for row in stored(enrollments)] == ["ended"]
+    assert sorted(row.status for row in stored(enrollments)) == ["cancelled", "ended"]
     assert [(row.status, row.claimed_by) for row in stored(drive_file_copies)] == [("failed", None)]
 
 

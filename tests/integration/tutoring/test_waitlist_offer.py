@@ -88,6 +88,8 @@ def test_a_student_who_was_offered_a_seat_before_is_told_again(waitlists: Waitli
     offer({"seat_id": the_seat(waitlists, waitlist), "round": 0}, Invocation())
 
     assert len(waitlists.told()) == 2
+    (entry,) = waitlists.entries(waitlist)
+    assert entry.answered_at is None, "that was of the offer before"
 
 
 def test_an_erased_student_is_offered_nothing(waitlists: Waitlist) -> None:
