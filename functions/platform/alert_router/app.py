@@ -23,7 +23,7 @@ from schoolbell.alerting import Sender
 from schoolbell.alerting.pagerduty import pagerduty_of
 from schoolbell.alerting.slack import slack_of
 from schoolbell.alerts import Alert, Severity
-from schoolbell.database.tables.platform import alerts
+from schoolbell.database.tables.alerts import alerts
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
 from schoolbell.settings import Settings

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete
 
-from schoolbell.database.tables.platform import outbox
+from schoolbell.database.tables.outbox import outbox
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.outbox import claim_oldest, send_claimed
 

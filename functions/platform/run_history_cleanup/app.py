@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func
 
-from schoolbell.database.tables.platform import dead_letters, job_runs, triggers
+from schoolbell.database.tables.dead_letters import dead_letters
+from schoolbell.database.tables.runs import job_runs, triggers
 from schoolbell.jobs import JobContext, Result, scheduled_job
 
 KEEP_COMPLETED = timedelta(days=30)

@@ -43,14 +43,13 @@ from sqlalchemy import (
 )
 
 from schoolbell.alerts import Alert, Severity, send_alert
-from schoolbell.database.tables.platform import audit_logs
-from schoolbell.database.tables.tutoring import (
+from schoolbell.database.tables.audit import audit_logs
+from schoolbell.database.tables.lessons import sessions
+from schoolbell.database.tables.messages import contact_log, scheduled_messages
+from schoolbell.database.tables.people import (
     RETENTION_DEFAULTS,
-    contact_log,
     erasure_requests,
     retention_settings,
-    scheduled_messages,
-    sessions,
     students,
     teachers,
 )

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from schoolbell.database.tables.tutoring import RETENTION_DEFAULTS
+from schoolbell.database.tables.people import RETENTION_DEFAULTS
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.tutoring.teacher_notifications import email_teachers
 

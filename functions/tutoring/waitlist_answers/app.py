@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from schoolbell.database.tables.platform import audit_logs
-from schoolbell.database.tables.tutoring import waitlist_answers, waitlist_entries, waitlist_seats
+from schoolbell.database.tables.audit import audit_logs
+from schoolbell.database.tables.waitlists import waitlist_answers, waitlist_entries, waitlist_seats
 from schoolbell.jobs import Batch, Discard, JobContext, Message, Payload, Result, batch_job
 from schoolbell.tutoring.waitlists import GRACE, OPENINGS, lock_seat, source_of, wake
 

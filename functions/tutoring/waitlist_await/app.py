@@ -5,7 +5,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import update
 
-from schoolbell.database.tables.tutoring import waitlist_entries
+from schoolbell.database.tables.waitlists import waitlist_entries
 from schoolbell.jobs import JobContext, Payload, Result, task_job
 from schoolbell.tutoring.waitlists import wake
 

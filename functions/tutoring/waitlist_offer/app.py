@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import Connection, Row, func, select, update
 
-from schoolbell.database.tables.tutoring import students, waitlist_entries, waitlist_seats, waitlists
+from schoolbell.database.tables.people import students
+from schoolbell.database.tables.waitlists import waitlist_entries, waitlist_seats, waitlists
 from schoolbell.jobs import JobContext, Payload, Result, task_job
 from schoolbell.notifications import Notification, Priority, notify
 from schoolbell.notifications.channels import Channel

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
-from schoolbell.database.tables.tutoring import waitlists
+from schoolbell.database.tables.waitlists import waitlists
 from schoolbell.jobs import Batch, JobContext, Message, Payload, Result, batch_job
 from schoolbell.tutoring.waitlists import CASCADE, GRACE, MOST_SEATS, source_of
 

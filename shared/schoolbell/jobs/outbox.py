@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import outbox
+from schoolbell.database.tables.outbox import outbox
 from schoolbell.settings import Settings
 
 CLAIM = timedelta(minutes=1)

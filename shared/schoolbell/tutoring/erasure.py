@@ -35,7 +35,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell.database.tables import metadata, personal_columns, student_columns
-from schoolbell.database.tables.tutoring import erasure_requests, students, teacher_notifications
+from schoolbell.database.tables.people import erasure_requests, students
+from schoolbell.database.tables.teacher_notifications import teacher_notifications
 from schoolbell.jobs.outbox import Outbox
 
 A_UUID = "[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"

@@ -1,6 +1,8 @@
 """The tables, each declared once, in SQLAlchemy Core; the migrations are generated from these declarations.
 
-`tables.platform` holds what every domain stands on, `tables.tutoring` the tutoring domain: a PostgreSQL schema each.
+A module holds the tables of one subject, since a job that declares only those it needs starts sooner. `tables.platform`
+has all of what every domain stands on, `tables.tutoring` all of the tutoring domain: a PostgreSQL schema each. A column
+with a foreign key names its type too, for the table that it refers to may not be there to tell.
 
 **Rows written by hand.** Applications and operators write rows too, naming only the columns that the design documents.
 So every other column is nullable or has a default that the database knows, statuses are plain text held by CHECK
@@ -21,7 +23,7 @@ since they hold whatever somebody dropped on the queue.
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Table, Uuid, func, text
+from sqlalchemy import CheckConstraint, Column, DateTime, ForeignKey, Integer, MetaData, Table, Uuid, func, text
 
 MENTION: Final = "mention"
 ERASED_NAME: Final = "Erased student"
@@ -43,6 +45,11 @@ def uuid_key() -> Column[Any]:
     return Column("id", Uuid, primary_key=True, server_default=func.gen_random_uuid())
 
 
+def count(name: str) -> Column[Any]:
+    """A number of things, none at first."""
+    return Column(name, Integer, nullable=False, server_default=text("0"))
+
+
 def moment(name: str, *, required: bool = False) -> Column[Any]:
     """A ``timestamptz``; nullable unless required."""
     return Column(name, DateTime(timezone=True), nullable=not required)
@@ -60,6 +67,16 @@ def created_at() -> Column[Any]:
 def updated_at() -> Column[Any]:
     """Kept by the trigger ``touch`` that the migrations put on every table with this column."""
     return moment_of_writing("updated_at")
+
+
+def teacher() -> Column[Any]:
+    """Whose row it is, by ``teacher_id``."""
+    return Column("teacher_id", Uuid, ForeignKey("tutoring.teachers.id"), nullable=False)
+
+
+def student(*, required: bool = True) -> Column[Any]:
+    """Whom a row is about, by ``student_id``."""
+    return Column("student_id", Uuid, ForeignKey("tutoring.students.id"), nullable=not required)
 
 
 def one_of(column: str, *values: str) -> CheckConstraint:
