@@ -10,7 +10,6 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.api_gateway import ResponseBuilder
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
-from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from schoolbell.admin import api, entrance, pages
@@ -70,6 +69,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 @app.get(entrance.DOCUMENT, include_in_schema=False, enable_validation=False)
 def describe() -> Response[str]:
     """The OpenAPI document of the admin API."""
+    from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer  # fifty models, for this page only
+
     document = app.get_openapi_json_schema(
         title="Schoolbell's admin API",
         version="1",

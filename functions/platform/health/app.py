@@ -8,7 +8,7 @@ import hmac
 import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
 from aws_lambda_powertools.event_handler.exceptions import ServiceError, UnauthorizedError
@@ -16,15 +16,16 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 import schoolbell
 from schoolbell import aws
-from schoolbell.jobs.catalogue import JobInfo
-from schoolbell.jobs.client import JobClient
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
-from schoolbell.monitoring.metrics import CONTENT_TYPE, exposition
-from schoolbell.monitoring.state import QueueState, State, state_of
 from schoolbell.settings import settings
+
+# What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
+if TYPE_CHECKING:
+    from schoolbell.jobs.catalogue import JobInfo
+    from schoolbell.monitoring.state import QueueState, State
 
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
@@ -145,23 +146,25 @@ def events() -> Response[Any]:
 @app.get("/metrics", middlewares=[with_token])
 def metrics() -> Response[Any]:
     """The metrics in Prometheus's text format."""
+    from schoolbell.monitoring.metrics import CONTENT_TYPE, exposition
+
     on = running_on()
     page = exposition(current_state(on), on.clock()).decode()
     return Response(HTTPStatus.OK, CONTENT_TYPE, page, {"Cache-Control": "no-store"})
 
 
-def queue_as_json(queue: QueueState) -> dict[str, int]:
+def queue_as_json(queue: "QueueState") -> dict[str, int]:
     return {"waiting": queue.waiting, "active": queue.active, "pending": queue.pending, "deadLetters": queue.dead}
 
 
-def stream_as_json(job: JobInfo, name: str, state: State) -> dict[str, Any]:
+def stream_as_json(job: "JobInfo", name: str, state: "State") -> dict[str, Any]:
     queue = state.queues[name]
     group = {"name": job.name, "pending": queue.active, "lag": queue.waiting}
     last = state.last_events.get(job.name)
     return {"pending": queue.pending, "consumerGroups": [group], "lastEventTimestamp": as_text(last)}
 
 
-def dead_as_json(state: State) -> dict[str, Any]:
+def dead_as_json(state: "State") -> dict[str, Any]:
     return {"messageCount": sum(state.dead.values()), "oldestMessage": as_text(state.oldest_dead)}
 
 
@@ -170,7 +173,7 @@ def as_text(moment: datetime | None) -> str | None:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if moment else None
 
 
-def status_of(state: State, on: Runtime) -> str:
+def status_of(state: "State", on: Runtime) -> str:
     """`degraded` when something is dead or piles up."""
     piles_up = any(queue.waiting > on.settings.queue_backlog_messages for queue in state.queues.values())
     return "degraded" if piles_up or any(state.dead.values()) else "healthy"
@@ -178,18 +181,22 @@ def status_of(state: State, on: Runtime) -> str:
 
 # Where it comes from
 
-_catalogues: dict[int, tuple[float, list[JobInfo]]] = {}
+_catalogues: dict[int, tuple[float, "list[JobInfo]"]] = {}
 
 
-def current_state(on: Runtime) -> State:
+def current_state(on: Runtime) -> "State":
     """The state at this moment, of the jobs as they were half a minute ago at most."""
+    from schoolbell.monitoring.state import state_of
+
     return state_of(catalogue(on), on.database, on.settings)
 
 
-def catalogue(on: Runtime) -> list[JobInfo]:
+def catalogue(on: Runtime) -> "list[JobInfo]":
     """The jobs, asked of AWS when what is known is too old."""
     asked_at, jobs = _catalogues.get(id(on.database), (0.0, []))
     if not jobs or time.monotonic() - asked_at > CATALOGUE_FOR.total_seconds():
+        from schoolbell.jobs.client import JobClient
+
         jobs = JobClient(on.database, on.settings, clock=on.clock).jobs()
         _catalogues.clear()
         _catalogues[id(on.database)] = time.monotonic(), jobs

@@ -4,17 +4,17 @@ import json
 import time
 from datetime import timedelta
 from http import HTTPStatus
-from http.client import HTTPException
-from typing import Any, Literal
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schoolbell.database.migrations import Upgrade, upgrade
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import InvalidEvent, in_one_line
 from schoolbell.jobs.runtime import runtime
+
+if TYPE_CHECKING:
+    from schoolbell.database.migrations import Upgrade
 
 JOB = "platform.migrate"
 ANSWER_ATTEMPTS = 3
@@ -85,7 +85,9 @@ def _deploy(deployment: Deployment, context: LambdaContext) -> dict[str, str | N
     return outcome
 
 
-def _migrate(context: LambdaContext) -> Upgrade:
+def _migrate(context: LambdaContext) -> "Upgrade":
+    from schoolbell.database.migrations import upgrade  # with Alembic, which no deletion of the stack needs
+
     begun = time.monotonic()
     migrated = None
     try:
@@ -102,7 +104,7 @@ def _migrate(context: LambdaContext) -> Upgrade:
         )
 
 
-def _outcome(migrated: Upgrade) -> dict[str, str | None]:
+def _outcome(migrated: "Upgrade") -> dict[str, str | None]:
     return {"from": migrated.before, "to": migrated.after}
 
 
@@ -112,6 +114,9 @@ def _answer(deployment: Deployment, outcome: dict[str, Any]) -> None:
     Raises:
         OSError: it could not be reached; Lambda then tries the whole invocation again, which is harmless.
     """
+    from http.client import HTTPException  # who invokes it by hand gets no answer of this kind
+    from urllib.request import Request, urlopen
+
     body = json.dumps(
         {
             "StackId": deployment.stack_id,

@@ -26,9 +26,9 @@ from schoolbell.jobs.dead_letters import DeadLetter
 from schoolbell.jobs.messages import REASON, RECORDED_AS
 from schoolbell.jobs.outbox import body
 from schoolbell.jobs.outcomes import LONGEST_SNOOZE
-from schoolbell.notifications import IDS_A_MESSAGE, QUEUE, Priority, templates
+from schoolbell.notifications import IDS_A_MESSAGE, QUEUE, Priority
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Uncertain, Unregistered, Unwell
+from schoolbell.notifications.errors import DeliveryError, NotNow, Uncertain, Unregistered, Unrenderable, Unwell
 from schoolbell.notifications.errors import Rejected as RejectedByProvider
 from schoolbell.notifications.policy import (
     ATTEMPTS,
@@ -341,7 +341,7 @@ class Delivery:
         for item, way in some:
             try:
                 ready[item.queued.id] = item, way, _outgoing(item.queued, way)
-            except templates.Unrenderable as error:
+            except Unrenderable as error:
                 failed.append({"id": str(item.queued.id), "error": str(error), "reason": "discarded"})
         values = {
             "ids": _as_json(ready),
@@ -460,7 +460,9 @@ class Outcomes:
 
 def _outgoing(queued: Queued, way: Way) -> Outgoing:
     name = queued.person.name if queued.person else ""
-    said = templates.render(queued.template, way.channel, queued.data or {}, name, queued.zone)
+    from schoolbell.notifications.templates import render  # with Jinja2, when there is something to say
+
+    said = render(queued.template, way.channel, queued.data or {}, name, queued.zone)
     return Outgoing(
         channel=way.channel,
         address=way.address,

@@ -17,13 +17,13 @@ LetterReason = Literal["failed", "discarded", "timed_out", "unknown"]
 class Told(BaseModel):
     """What the API answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Asked(BaseModel):
     """What the API takes: nothing but the fields that are written here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, defer_build=True)
 
 
 class Severity(StrEnum):

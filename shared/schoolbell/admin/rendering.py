@@ -6,14 +6,16 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from schoolbell.admin import charts, wording
 from schoolbell.admin.models import Job, Month, Run
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STATIC: Final = Path(__file__).parent / "static"
@@ -30,8 +32,10 @@ def render(template: str, **values: Any) -> str:
 
 
 @cache
-def environment() -> Environment:
+def environment() -> "Environment":
     """The templates, compiled on first use and kept."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # which a call of the API does not need
+
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

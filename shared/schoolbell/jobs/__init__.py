@@ -2,15 +2,21 @@
 
 What a job may say about a message: it returns (done), raises `Snooze` (not now), raises `Discard` (can never pass), or
 raises anything else (failed, may pass later). The state of a message and of a run is drawn in docs/states.md.
+
+A name is imported when it is first asked for: a scheduled job starts sooner without what only queue jobs need.
 """
 
-from schoolbell.jobs.context import Chunk, JobContext, Progress
-from schoolbell.jobs.messages import Message
-from schoolbell.jobs.outcomes import Deleted, Discard, JobError, Payload, Result, Snooze
-from schoolbell.jobs.queues import Batch, batch_job, queue_job
-from schoolbell.jobs.runs import Cursor
-from schoolbell.jobs.scheduled import scheduled_job
-from schoolbell.jobs.tasks import task_job
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from schoolbell.jobs.context import Chunk, JobContext, Progress
+    from schoolbell.jobs.messages import Message
+    from schoolbell.jobs.outcomes import Deleted, Discard, JobError, Payload, Result, Snooze
+    from schoolbell.jobs.queues import Batch, batch_job, queue_job
+    from schoolbell.jobs.runs import Cursor
+    from schoolbell.jobs.scheduled import scheduled_job
+    from schoolbell.jobs.tasks import task_job
 
 __all__ = [
     "Batch",
@@ -30,3 +36,28 @@ __all__ = [
     "scheduled_job",
     "task_job",
 ]
+
+_MODULES: Final = {
+    "Batch": "queues",
+    "Chunk": "context",
+    "Cursor": "runs",
+    "Deleted": "outcomes",
+    "Discard": "outcomes",
+    "JobContext": "context",
+    "JobError": "outcomes",
+    "Message": "messages",
+    "Payload": "outcomes",
+    "Progress": "context",
+    "Result": "outcomes",
+    "Snooze": "outcomes",
+    "batch_job": "queues",
+    "queue_job": "queues",
+    "scheduled_job": "scheduled",
+    "task_job": "tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

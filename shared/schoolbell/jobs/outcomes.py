@@ -33,6 +33,10 @@ class InvalidEvent(JobError):
     """A function was invoked with an event that its trigger would not send."""
 
 
+class JobFailed(JobError):
+    """A run failed that no message began. Lambda logs this text, so it says what went wrong without personal data."""
+
+
 class Payload(BaseModel):
     """The body of a message or the data of a manual run. Unknown fields are refused."""
 

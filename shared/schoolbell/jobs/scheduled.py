@@ -14,14 +14,10 @@ from schoolbell.jobs.context import HandedOn, JobContext, Progress
 from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
-from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobError, Payload, Result, in_one_line
+from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobFailed, Payload, Result, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
 CLOCKS = ("aws.events", "aws.scheduler")
-
-
-class JobFailed(JobError):
-    """A scheduled run failed. Lambda logs this text, so it says what went wrong without personal data."""
 
 
 class NoData(Payload):

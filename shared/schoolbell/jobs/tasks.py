@@ -14,9 +14,8 @@ from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
-from schoolbell.jobs.outcomes import InvalidEvent, Payload, Result, in_one_line
+from schoolbell.jobs.outcomes import InvalidEvent, JobFailed, Payload, Result, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
-from schoolbell.jobs.scheduled import JobFailed
 
 
 def task_job[P: Payload, R: Result](

@@ -45,3 +45,7 @@ class Refused(Unwell):
     It takes none until an operator has put that right. So it counts as a failure of the provider: the circuit opens,
     which alarms, and messages wait rather than fail one by one.
     """
+
+
+class Unrenderable(Rejected):
+    """The template and the data don't fit: the text names the field, or says that there is no such template."""

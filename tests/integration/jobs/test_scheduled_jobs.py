@@ -16,8 +16,7 @@ from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.tables.platform import audit_logs, job_runs, leases, outbox
 from schoolbell.jobs import Chunk, Cursor, Deleted, Discard, JobContext, Payload, Result, scheduled_job
 from schoolbell.jobs.outbox import Outgoing
-from schoolbell.jobs.outcomes import InvalidEvent
-from schoolbell.jobs.scheduled import JobFailed
+from schoolbell.jobs.outcomes import InvalidEvent, JobFailed
 from tests.fixtures.database import Stored
 from tests.performing import Invocation, Performer, rule_event
 

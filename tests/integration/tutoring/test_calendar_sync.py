@@ -24,7 +24,7 @@ from schoolbell.database.tables.tutoring import (
 )
 from schoolbell.google.calendar import GoogleCalendar, event_id
 from schoolbell.jobs import JobContext
-from schoolbell.jobs.scheduled import JobFailed
+from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
 from schoolbell.tutoring.calendar_connections import mark_revoked

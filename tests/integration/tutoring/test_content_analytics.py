@@ -16,7 +16,7 @@ from local.tables import empty
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import watermarks
 from schoolbell.database.tables.tutoring import content_analytics_cache, content_events
-from schoolbell.jobs.scheduled import JobFailed
+from schoolbell.jobs.outcomes import JobFailed
 from tests.factories import Make
 from tests.fixtures.database import Stored
 from tests.performing import Performer

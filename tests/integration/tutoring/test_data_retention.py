@@ -31,7 +31,7 @@ from schoolbell.database.tables.tutoring import (
     teacher_notifications,
     waitlist_entries,
 )
-from schoolbell.jobs.scheduled import JobFailed
+from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.tutoring import erasure
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe, contents

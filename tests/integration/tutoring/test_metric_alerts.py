@@ -17,7 +17,7 @@ from schoolbell.database.tables.tutoring import (
     students,
     teacher_notifications,
 )
-from schoolbell.jobs.scheduled import JobFailed
+from schoolbell.jobs.outcomes import JobFailed
 from tests.factories import Make
 from tests.fixtures.database import Stored
 from tests.performing import Performer

@@ -7,7 +7,8 @@ import pytest
 
 from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.templates import Unrenderable, render
+from schoolbell.notifications.errors import Unrenderable
+from schoolbell.notifications.templates import render
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL = sorted(path.name for path in (Path(templates.__file__).parent / "templates").iterdir() if path.is_dir())

@@ -3,8 +3,9 @@
 from schoolbell.database.tables.alerts import alerts, standing_alerts
 from schoolbell.database.tables.audit import AUDIT_TIERS, audit_logs
 from schoolbell.database.tables.dead_letters import dead_letters
-from schoolbell.database.tables.notifications import notification_preferences, notifications, people, push_tokens
+from schoolbell.database.tables.notifications import notifications
 from schoolbell.database.tables.outbox import outbox
+from schoolbell.database.tables.recipients import notification_preferences, people, push_tokens
 from schoolbell.database.tables.runs import (
     job_runs,
     job_statistics,
