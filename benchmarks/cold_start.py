@@ -3,7 +3,8 @@
 The reference is a process that imports only what every job stands on, from the same layer: SQLAlchemy Core with a
 pg8000 engine, pydantic and Powertools' logger. Both see the built artifact and layers and nothing else, run in turns,
 and write no bytecode, as in a Lambda, whose folders are read-only. What is compared is the time on the processor, which
-other work on the machine disturbs least; the time on the clock stands beside it.
+other work on the machine disturbs least; the time on the clock stands beside it. The ratio is the median of those of
+runs that followed each other, so that a machine that slows down meanwhile slows both.
 """
 
 import os

@@ -1,24 +1,21 @@
 """How fast `/metrics` answers, and statistics are read and rolled up, with 60 jobs and a million runs behind them.
 
-The same stack as the admin page's benchmark, by the same means: the function's handler, a PostgreSQL of its own, the
-AWS emulator. Most of a warm answer is the emulator's: it is asked for the counts of 80 queues, 20 at a time.
+The stack is that of `benchmarks.stack`, as for the admin page. Most of a warm answer goes into asking for the counts of
+80 queues, 20 at a time: a millisecond of the processor each on this side, and about as much on the emulator's.
 """
 
 import json
-import os
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
-from benchmarks.admin import ACCOUNT, RUNS, STACK, database, emulator, fill, line
+from benchmarks.stack import RUNS, STACK, install_stack, measured_by
 from schoolbell import aws
-from schoolbell.database import Database, DatabaseAddress
-from schoolbell.jobs import statistics
+from schoolbell.database import Database
+from schoolbell.jobs.statistics import read, roll_up
 from tests.fakes.gateway import content, payload
 from tests.performing import Invocation
 
@@ -33,38 +30,14 @@ ROLLED_UP_AT_ONCE: Final = 20_000
 
 def run() -> list[tuple[str, ...]]:
     """Measures, and returns the lines of the table under `COLUMNS`."""
-    with tempfile.TemporaryDirectory(prefix="schoolbell-bench-") as directory:
-        folder = Path(directory)
-        with database(folder) as url, emulator(folder) as environment:
-            fill(url)
-            variables = {
-                **environment,
-                "SCHOOLBELL_STACK": STACK,
-                "SCHEDULE_GROUP": STACK,
-                "AWS_ACCOUNT_ID": ACCOUNT,
-                "MONITORING_SECRET_ID": SECRET,
-                "BENCH_DATABASE": url,
-                "POWERTOOLS_LOG_LEVEL": "ERROR",
-                "POWERTOOLS_METRICS_DISABLED": "true",
-            }
-            measured = subprocess.run(
-                [sys.executable, "-m", "benchmarks.metrics", "measure"],
-                env={**os.environ, **variables},
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-    return [tuple(each) for each in json.loads(measured.stdout.splitlines()[-1])]
+    return measured_by("benchmarks.metrics", MONITORING_SECRET_ID=SECRET)
 
 
 def measure() -> list[tuple[str, ...]]:
-    """Measures in a process of its own, as an execution environment is one."""
+    """Measures in this process."""
     from functions.platform.health import app
-    from schoolbell.jobs.runtime import Runtime, install
-    from schoolbell.settings import settings
 
-    address = DatabaseAddress.from_url(os.environ["BENCH_DATABASE"])
-    on = Runtime(Database(lambda: address, timedelta(seconds=60)), settings(), lambda: datetime.now(UTC))
-    install(on)
+    on = install_stack()
     aws.client("secretsmanager").create_secret(Name=SECRET, SecretString=TOKEN)
     event = payload("GET", "/metrics", {"Authorization": f"Bearer {TOKEN}"})
 
@@ -80,25 +53,25 @@ def measure() -> list[tuple[str, ...]]:
         app._catalogues.clear()
         return ask()
 
-    def read(since: timedelta | None) -> tuple[float, int]:
+    def read_since(since: timedelta | None) -> tuple[float, int]:
         started = time.perf_counter()
         with on.database.transaction(read_only=True) as connection:
-            found = statistics.read(connection, on.clock() - since if since else None)
+            found = read(connection, on.clock() - since if since else None)
         return time.perf_counter() - started, len(found)
 
     asked: list[tuple[str, Callable[[], tuple[float, int]], int]] = [
         ("/metrics, the first of an execution environment", ask, 1),
         (f"/metrics, jobs listed in the last {app.CATALOGUE_FOR.total_seconds():.0f} s", ask, ANSWERS),
         ("/metrics, jobs listed anew", ask_anew, ANSWERS),
-        ("statistics of all time", lambda: read(None), ANSWERS),
-        ("statistics of 30 days", lambda: read(timedelta(days=30)), ANSWERS),
-        (f"roll-up of {ROLLED_UP_AT_ONCE:,} runs", lambda: roll_up(on.database), 3),
+        ("statistics of all time", lambda: read_since(None), ANSWERS),
+        ("statistics of 30 days", lambda: read_since(timedelta(days=30)), ANSWERS),
+        (f"roll-up of {ROLLED_UP_AT_ONCE:,} runs", lambda: roll_up_new(on.database), 3),
         (f"a roll-up that finds nothing in {RUNS:,} runs", lambda: roll_up_rest(on.database), ANSWERS),
     ]
     return [line(name, [act() for _ in range(times)]) for name, act, times in asked]
 
 
-def roll_up(database: Database) -> tuple[float, int]:
+def roll_up_new(database: Database) -> tuple[float, int]:
     """Rolls up runs that have just ended."""
     now = datetime.now(UTC)
     with database.transaction() as connection:
@@ -118,8 +91,15 @@ def roll_up_rest(database: Database) -> tuple[float, int]:
 def timed_roll_up(database: Database, now: datetime) -> tuple[float, int]:
     started = time.perf_counter()
     with database.transaction() as connection:
-        counted = statistics.roll_up(connection, now)
+        counted = roll_up(connection, now)
     return time.perf_counter() - started, counted
+
+
+def line(name: str, answers: list[tuple[float, int]]) -> tuple[str, ...]:
+    """A line of a table with the median, the slowest, and the size of what was answered."""
+    taken = [seconds * 1000 for seconds, _ in answers]
+    size = answers[-1][1] / 1024
+    return name, str(len(taken)), f"{statistics.median(taken):.0f} ms", f"{max(taken):.0f} ms", f"{size:.0f} KiB"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The jobs with all that the list shows: put together from AWS, the statistics, the runs and the dead letters."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,25 +47,27 @@ _COUNTS: Final = {
 
 @dataclass
 class Kept[T]:
-    """Something that is asked for often and may be some seconds old."""
+    """Something that is asked for often and may be some seconds old; threads that want it at once ask once."""
 
     ask: Callable[[], T]
     lives: timedelta = KEPT
     clock: Callable[[], float] = time.monotonic
     _known: T | None = None
     _asked_at: float = field(default=float("-inf"))
+    _asking: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def last(self) -> T:
-        """What it was when it was last asked for, however long ago."""
+        """What it was when it was last asked for, however long ago; that is known while it is being asked for anew."""
         return self.get() if self._known is None else self._known
 
     def get(self, *, fresh: bool = False) -> T:
         """What it is; asked for anew when that is wanted, or was long ago."""
-        now = self.clock()
-        if fresh or self._known is None or now - self._asked_at > self.lives.total_seconds():
-            self._known, self._asked_at = self.ask(), now
-        return self._known
+        with self._asking:
+            now = self.clock()
+            if fresh or self._known is None or now - self._asked_at > self.lives.total_seconds():
+                self._known, self._asked_at = self.ask(), now
+            return self._known
 
 
 @dataclass(frozen=True, slots=True)

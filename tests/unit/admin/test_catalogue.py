@@ -1,5 +1,8 @@
 """Which jobs need somebody, and how old what is shown may be."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -71,6 +74,26 @@ def test_what_aws_said_is_asked_for_anew_when_it_is_old_or_somebody_must_see_the
     assert kept.last == 1
     assert kept.get() == 2
     assert kept.get(fresh=True) == 3
+
+
+def test_threads_that_want_it_at_once_have_it_asked_for_once() -> None:
+    asked = 0
+    both_want_it = threading.Barrier(2)
+
+    def ask() -> int:
+        nonlocal asked
+        asked += 1
+        time.sleep(0.05)  # so that a second thread would be let in, were it let in at all
+        return asked
+
+    kept = Kept(ask)
+
+    def want() -> int:
+        both_want_it.wait(timeout=10)
+        return kept.get()
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [wanted.result() for wanted in [threads.submit(want), threads.submit(want)]] == [1, 1]
 
 
 @pytest.mark.parametrize(
