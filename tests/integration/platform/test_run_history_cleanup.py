@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 
 from functions.platform.run_history_cleanup.app import handler as cleanup
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, job_runs, triggers
+from schoolbell.database.tables.platform import alerts, dead_letters, job_runs, triggers
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
@@ -88,6 +88,25 @@ def test_resolved_dead_letters_go_and_open_ones_stay(
     assert {letter.message_id for letter in stored(dead_letters)} == {"open", "fresh"}
 
 
+def test_alerts_go_90_days_after_their_end_and_those_that_stand_stay(
+    perform: Performer, make: Make, stored: Stored, now: datetime
+) -> None:
+    for key, resolved_at in (("stands", None), ("fresh", now - 89 * DAY), ("old", now - 91 * DAY)):
+        make.row(
+            alerts,
+            key=key,
+            status="resolved" if resolved_at else "triggered",
+            severity="warning",
+            summary="The queue is long",
+            source="platform.alarms",
+            first_seen_at=now - 400 * DAY,
+            last_seen_at=now - 400 * DAY,
+            resolved_at=resolved_at,
+        )
+    assert perform(cleanup).result["alerts"] == 1
+    assert {alert.key for alert in stored(alerts)} == {"stands", "fresh"}
+
+
 def test_a_dry_run_counts_and_deletes_nothing(perform: Performer, make: Make, stored: Stored) -> None:
     for status in ("completed", "failed", "timed_out"):
         run(make, status, 91 * DAY)
@@ -95,6 +114,7 @@ def test_a_dry_run_counts_and_deletes_nothing(perform: Performer, make: Make, st
         "completed": 1,
         "failed": 2,
         "dead_letters": 0,
+        "alerts": 0,
         "triggers": 0,
     }
     assert len(stored(job_runs, job=CHIME)) == 3
