@@ -7,15 +7,13 @@ said is over 15 seconds old.
 
 import json
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import text
 
-from benchmarks.stack import install_stack, measured_by
+from benchmarks.stack import TAKEN, install_stack, line, measured_by, timed
 from local.sandbox import oidc
 from local.sandbox.server import Sandbox, serving
 from schoolbell.database import Database
@@ -23,13 +21,10 @@ from tests.fakes.gateway import content, payload
 from tests.performing import Invocation
 
 TITLE: Final = "Admin page: an answer with 60 jobs and 1,000,000 runs of 30 days"
-COLUMNS: Final = ("answer", "answers", "median", "fastest", "processor", "size")
+COLUMNS: Final = TAKEN
 
 ANSWERS: Final = 20
 PAGE: Final = "/admin/scheduled-jobs"
-
-type Answer = tuple[float, float, int]
-"""Seconds that it took, seconds of the processor, and bytes."""
 
 
 def run() -> list[tuple[str, ...]]:
@@ -52,25 +47,22 @@ def measure() -> list[tuple[str, ...]]:
     on = install_stack()
     cookie = {"Cookie": f"__Host-session={os.environ['BENCH_TOKEN']}", "Accept-Encoding": "gzip"}
 
-    def ask(target: str, fresh: bool = False) -> Answer:
+    def ask(target: str, fresh: bool = False) -> int:
         headers = {"Cookie": cookie["Cookie"] + "; __Host-changed=1"} if fresh else {"Cookie": cookie["Cookie"]}
-        event = payload("GET", target, {**headers, "Accept-Encoding": "gzip"})
-        started, busy = time.perf_counter(), time.process_time()
-        answer = handler(event, Invocation())
-        taken, used = time.perf_counter() - started, time.process_time() - busy
+        answer = handler(payload("GET", target, {**headers, "Accept-Encoding": "gzip"}), Invocation())
         if answer["statusCode"] != 200:
             raise RuntimeError(f"{target} answered {answer['statusCode']}")
-        return taken, used, len(content(answer))
+        return len(content(answer))
 
     job = f"{PAGE}/platform.job-00"
-    asked: list[tuple[str, Callable[[], Answer], int]] = [
+    asked: list[tuple[str, Callable[[], int], int]] = [
         ("list, the first of an execution environment", lambda: ask(PAGE), 1),
         (f"list, AWS asked in the last {catalogue.KEPT.total_seconds():.0f} s", lambda: ask(PAGE), ANSWERS),
         ("list, AWS asked anew", lambda: ask(PAGE, fresh=True), ANSWERS),
         ("a job's page", lambda: ask(job), ANSWERS),
         ("a job's runs, the hundredth page on", lambda: ask(f"{job}/runs?before={deep(on.database)}"), ANSWERS),
     ]
-    return [line(name, [act() for _ in range(times)]) for name, act, times in asked]
+    return [line(name, [timed(act) for _ in range(times)]) for name, act, times in asked]
 
 
 def deep(database: Database) -> str:
@@ -83,14 +75,6 @@ def deep(database: Database) -> str:
             )
         ).one()
     return f"{row.started_at.isoformat().replace('+', '%2B')}_{row.id}"
-
-
-def line(name: str, answers: list[Answer]) -> tuple[str, ...]:
-    """A line of the table; the processor's time is the function's own, whatever else the machine does."""
-    median, fastest = (pick([taken for taken, _, _ in answers]) * 1000 for pick in (statistics.median, min))
-    used = statistics.median(seconds * 1000 for _, seconds, _ in answers)
-    size = answers[-1][2] / 1024
-    return name, str(len(answers)), f"{median:.0f} ms", f"{fastest:.0f} ms", f"{used:.0f} ms", f"{size:.0f} KiB"
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ The stack is that of `benchmarks.stack`, as for the admin page. Most of a warm a
 """
 
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from benchmarks.stack import RUNS, STACK, install_stack, measured_by
+from benchmarks.stack import RUNS, STACK, TAKEN, install_stack, line, measured_by, timed
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.jobs.statistics import read, roll_up
@@ -20,7 +18,7 @@ from tests.fakes.gateway import content, payload
 from tests.performing import Invocation
 
 TITLE: Final = "Metrics: an answer of /metrics with 60 jobs and 1,000,000 runs, and the statistics behind it"
-COLUMNS: Final = ("what", "times", "median", "slowest", "size")
+COLUMNS: Final = TAKEN
 
 SECRET: Final = f"{STACK}-platform-monitoring-token"
 TOKEN: Final = "the-token-of-the-benchmark"  # noqa: S105 - it opens nothing
@@ -41,65 +39,47 @@ def measure() -> list[tuple[str, ...]]:
     aws.client("secretsmanager").create_secret(Name=SECRET, SecretString=TOKEN)
     event = payload("GET", "/metrics", {"Authorization": f"Bearer {TOKEN}"})
 
-    def ask() -> tuple[float, int]:
-        started = time.perf_counter()
+    def ask() -> int:
         answer = app.handler(event, Invocation())
-        taken = time.perf_counter() - started
         if answer["statusCode"] != 200:
             raise RuntimeError(f"/metrics answered {answer['statusCode']}")
-        return taken, len(content(answer))
+        return len(content(answer))
 
-    def ask_anew() -> tuple[float, int]:
+    def ask_anew() -> int:
         app._catalogues.clear()
         return ask()
 
-    def read_since(since: timedelta | None) -> tuple[float, int]:
-        started = time.perf_counter()
+    def read_since(since: timedelta | None) -> int:
         with on.database.transaction(read_only=True) as connection:
-            found = read(connection, on.clock() - since if since else None)
-        return time.perf_counter() - started, len(found)
+            return len(read(connection, on.clock() - since if since else None))
 
-    asked: list[tuple[str, Callable[[], tuple[float, int]], int]] = [
+    asked: list[tuple[str, Callable[[], int], int]] = [
         ("/metrics, the first of an execution environment", ask, 1),
         (f"/metrics, jobs listed in the last {app.CATALOGUE_FOR.total_seconds():.0f} s", ask, ANSWERS),
         ("/metrics, jobs listed anew", ask_anew, ANSWERS),
         ("statistics of all time", lambda: read_since(None), ANSWERS),
         ("statistics of 30 days", lambda: read_since(timedelta(days=30)), ANSWERS),
-        (f"roll-up of {ROLLED_UP_AT_ONCE:,} runs", lambda: roll_up_new(on.database), 3),
+        (f"writing and rolling up {ROLLED_UP_AT_ONCE:,} runs", lambda: roll_up_new(on.database), 3),
         (f"a roll-up that finds nothing in {RUNS:,} runs", lambda: roll_up_rest(on.database), ANSWERS),
     ]
-    return [line(name, [act() for _ in range(times)]) for name, act, times in asked]
+    return [line(name, [timed(act) for _ in range(times)]) for name, act, times in asked]
 
 
-def roll_up_new(database: Database) -> tuple[float, int]:
-    """Rolls up runs that have just ended."""
-    now = datetime.now(UTC)
+def roll_up_new(database: Database) -> int:
+    """Writes runs that have just ended, and rolls them up."""
     with database.transaction() as connection:
         connection.exec_driver_sql(
             "INSERT INTO platform.job_runs (job, trigger, status, started_at, finished_at)"
             " SELECT 'platform.job-' || lpad(mod(n, 60)::text, 2, '0'), 'queue', 'completed', now(), now()"
             f" FROM generate_series(1, {ROLLED_UP_AT_ONCE}) AS n"
         )
-    return timed_roll_up(database, now)
+    return roll_up_rest(database)
 
 
-def roll_up_rest(database: Database) -> tuple[float, int]:
+def roll_up_rest(database: Database) -> int:
     """Rolls up what is left, which is nothing from the second time on."""
-    return timed_roll_up(database, datetime.now(UTC))
-
-
-def timed_roll_up(database: Database, now: datetime) -> tuple[float, int]:
-    started = time.perf_counter()
     with database.transaction() as connection:
-        counted = roll_up(connection, now)
-    return time.perf_counter() - started, counted
-
-
-def line(name: str, answers: list[tuple[float, int]]) -> tuple[str, ...]:
-    """A line of a table with the median, the slowest, and the size of what was answered."""
-    taken = [seconds * 1000 for seconds, _ in answers]
-    size = answers[-1][1] / 1024
-    return name, str(len(taken)), f"{statistics.median(taken):.0f} ms", f"{max(taken):.0f} ms", f"{size:.0f} KiB"
+        return roll_up(connection, datetime.now(UTC))
 
 
 if __name__ == "__main__":

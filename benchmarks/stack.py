@@ -8,11 +8,13 @@ import contextlib
 import io
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +39,11 @@ QUEUES: Final = 20
 SCHEDULES: Final = 20
 RUNS: Final = 1_000_000
 NOT_COUNTED: Final = 1_000
+
+TAKEN: Final = ("what", "times", "median", "fastest", "processor", "size")
+
+type Taken = tuple[float, float, int]
+"""Seconds on the clock, seconds of the processor, and bytes."""
 
 
 def measured_by(module: str, **variables: str) -> list[tuple[str, ...]]:
@@ -73,6 +80,21 @@ def install_stack() -> Runtime:
     on = Runtime(Database(lambda: address, timedelta(seconds=60)), settings(), lambda: datetime.now(UTC))
     install(on)
     return on
+
+
+def timed(act: Callable[[], int]) -> Taken:
+    """What an act that returns a size takes."""
+    started, busy = time.perf_counter(), time.process_time()
+    size = act()
+    return time.perf_counter() - started, time.process_time() - busy, size
+
+
+def line(name: str, all_taken: Sequence[Taken]) -> tuple[str, ...]:
+    """A line of the table; the processor's time is the function's own, whatever else the machine does."""
+    median, fastest = (pick([clock for clock, _, _ in all_taken]) * 1000 for pick in (statistics.median, min))
+    used = statistics.median(processor * 1000 for _, processor, _ in all_taken)
+    size = all_taken[-1][2] / 1024
+    return name, str(len(all_taken)), f"{median:.0f} ms", f"{fastest:.0f} ms", f"{used:.0f} ms", f"{size:.0f} KiB"
 
 
 @contextlib.contextmanager
