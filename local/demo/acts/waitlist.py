@@ -58,6 +58,7 @@ def perform(act: Act, running: Running, term: Term) -> None:  # noqa: ARG001 - a
     running.until(lambda: sum(answers(running).values()) == 4, "four answers to be recorded")
     steps = path(running, execution["executionArn"])
     act.say(f"the execution saw {' → '.join(steps)}")
+    running.until(lambda: running.number(_TOLD, id=str(waitlist)) == 3, "the emails of three offers to be sent")
 
     statuses = dict(map(tuple, running.rows(_STATUSES, id=waitlist)))
     said = answers(running)
