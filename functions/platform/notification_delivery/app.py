@@ -459,9 +459,9 @@ class Outcomes:
 
 
 def _outgoing(queued: Queued, way: Way) -> Outgoing:
-    name = queued.person.name if queued.person else ""
     from schoolbell.notifications.templates import render  # with Jinja2, when there is something to say
 
+    name = queued.person.name if queued.person else ""
     said = render(queued.template, way.channel, queued.data or {}, name, queued.zone)
     return Outgoing(
         channel=way.channel,
