@@ -3,10 +3,9 @@
 import random
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched
-from typing import Any
+from typing import Any, NamedTuple
 
 from schoolbell import aws
 from schoolbell.jobs.outbox import MESSAGES_A_BATCH, OUTBOX_ID, SENDERS
@@ -28,8 +27,7 @@ RECORDED_AS = "recorded-as"
 ATTRIBUTES_A_MESSAGE = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """One record of an SQS event."""
 
     id: str
@@ -55,8 +53,7 @@ class Received:
         return value if value and value.isdecimal() and len(value) < 19 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Message[P: Payload]:
+class Message[P: Payload](NamedTuple):
     """A valid message."""
 
     received: Received
