@@ -65,3 +65,8 @@ def error_code(error: Exception) -> str:
     """The AWS error code that a botocore `ClientError` carries, or an empty string."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_no_such_queue(error: Exception) -> bool:
+    """Whether SQS says that there is no queue at the address, in either of its two protocols."""
+    return error_code(error).rpartition(".")[2] in ("NonExistentQueue", "QueueDoesNotExist")

@@ -31,9 +31,6 @@ PAGE: Final = 10  # messages a call, SQS's limit
 HIDDEN: Final = 60
 """Seconds that a message which is looked at is hidden from others, if this process ends before it hands it back."""
 
-NO_QUEUE: Final = ("NonExistentQueue", "QueueDoesNotExist")
-"""How the error codes of a queue that is not there end."""
-
 LOOK_FOR: Final = 20.0
 """Seconds after which a search of a dead-letter queue ends; what it has not come to is taken away by the next."""
 
@@ -226,7 +223,7 @@ def _receive(url: str) -> list[dict[str, Any]]:
             AttributeNames=["All"],
         )
     except Exception as error:
-        if not aws.error_code(error).endswith(NO_QUEUE):
+        if not aws.is_no_such_queue(error):
             raise
         return []  # a deployment has taken the job away, and its messages with it
     return list(answer.get("Messages", []))

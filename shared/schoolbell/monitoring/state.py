@@ -120,7 +120,7 @@ def _counts(client: Any, url: str) -> tuple[int, int, int]:
     try:
         attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=list(COUNTED))["Attributes"]
     except Exception as error:
-        if aws.error_code(error).rpartition(".")[2] not in ("NonExistentQueue", "QueueDoesNotExist"):
+        if not aws.is_no_such_queue(error):
             raise
         return 0, 0, 0
     waiting, delayed, active = (int(attributes[name]) for name in COUNTED)
