@@ -51,7 +51,7 @@ waitlist_seats = Table(
     Column("number", Integer, nullable=False),
     Column("waitlist_id", Uuid, ForeignKey("tutoring.waitlists.id", ondelete="CASCADE"), nullable=False),
     Column("status", Text, nullable=False, server_default="open"),
-    Column("tended_until", moment("tended_until").type, nullable=False, server_default=text("now()")),
+    moment_of_writing("tended_until"),
     created_at(),
     updated_at(),
     one_of("status", "open", "taken", "unfilled", "over_capacity", "passed_on"),
