@@ -1,6 +1,7 @@
 """Delivery that dies anywhere: nothing is lost, and nothing comes more than twice, or than once where keys count."""
 
 from collections import Counter
+from concurrent.futures import wait
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,19 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"emails_a_second": 10_000})
 
 
+@pytest.fixture(params=["one at a time", "all at once"])
+def _calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the provider's answers come, which is otherwise a matter of threads: each try must have the same points."""
+    if request.param == "one at a time":
+        monkeypatch.setattr("functions.platform.notification_delivery.app.SENDERS", 1)
+    else:
+        monkeypatch.setattr(
+            "functions.platform.notification_delivery.app.wait",
+            lambda calls, return_when: wait(calls),
+        )
+
+
+@pytest.mark.usefixtures("_calls")
 @pytest.mark.parametrize("honours_key", [False, True])
 def test_a_delivery_that_dies_anywhere_loses_nothing_and_doubles_at_most_once(
     perform: Performer, make: Make, database: Database, providers: Providers, now: datetime, honours_key: bool

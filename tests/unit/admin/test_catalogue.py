@@ -1,8 +1,8 @@
 """Which jobs need somebody, and how old what is shown may be."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -78,12 +78,13 @@ def test_what_aws_said_is_asked_for_anew_when_it_is_old_or_somebody_must_see_the
 
 def test_threads_that_want_it_at_once_have_it_asked_for_once() -> None:
     asked = 0
-    both_want_it = threading.Barrier(2)
+    both_want_it, both_ask = threading.Barrier(2), threading.Barrier(2)
 
     def ask() -> int:
         nonlocal asked
         asked += 1
-        time.sleep(0.05)  # so that a second thread would be let in, were it let in at all
+        with suppress(threading.BrokenBarrierError):  # as it should be: the other thread is not let in meanwhile
+            both_ask.wait(timeout=0.5)
         return asked
 
     kept = Kept(ask)
