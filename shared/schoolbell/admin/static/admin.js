@@ -36,7 +36,7 @@ function isBusy(region) {
 }
 
 async function refresh() {
-  if (!isLive || document.hidden) return;
+  if (!live.length || !isLive || document.hidden) return;
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
   if (!answer || !answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
