@@ -250,7 +250,7 @@ class Running:
 
 
 def array(ids: Iterable[UUID | str]) -> str:
-    """Ids as the text of a PostgreSQL array."""
+    """Ids, or names of columns, as the text of a PostgreSQL array."""
     return f"{{{','.join(map(str, ids))}}}"
 
 

@@ -1,8 +1,8 @@
 """Hand over the notifications whose time has come, and those that a failed hand-over left behind, every minute.
 
 For a notification that is written with its message there is nothing to do here. The others are planned for later, wait
-for the end of quiet hours, were written by an application that sends no message, or have lost theirs: a queue was
-purged, or the function died with the message on its last attempt.
+for the end of quiet hours, were written without one, by an application or as a teacher's email, or have lost theirs: a
+queue was purged, or the function died with the message on its last attempt.
 """
 
 from datetime import timedelta
