@@ -1,14 +1,18 @@
 """The connection waits for the server once a statement, and what the server refuses leaves it usable."""
 
+import socket
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from schoolbell.database import Database
+from schoolbell.database import Database, is_unavailable
 from schoolbell.database.connection import sql_state
+from tests.fakes.network import breakable_way
 from tests.fixtures.database import open_database
 
 
@@ -37,10 +41,24 @@ def noted(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return waited
 
 
-def test_a_transaction_waits_for_its_statement_and_its_two_ends(connection: Connection, waits: list[str]) -> None:
+def test_a_transaction_waits_for_its_statements_and_its_end(connection: Connection, waits: list[str]) -> None:
     with connection.begin():
-        assert connection.execute(text("SELECT cast(:n AS integer) + 1"), {"n": 41}).scalar() == 42
-    assert [each.split()[0].lower() for each in waits] == ["begin", "select", "commit"]
+        for n in (41, 42):
+            assert connection.execute(text("SELECT cast(:n AS integer) + 1"), {"n": n}).scalar() == n + 1
+    assert [each.split()[0].lower() for each in waits] == ["select", "select", "commit"]
+
+
+def test_the_first_statement_is_in_the_transaction(connection: Connection) -> None:
+    named = {"name": "Ada"}
+    connection.execute(text("INSERT INTO tutoring.teachers (name) VALUES (:name)"), named)
+    connection.rollback()
+    assert not connection.execute(text("SELECT * FROM tutoring.teachers WHERE name = :name"), named).all()
+
+
+def test_a_statement_that_is_run_again_gets_its_new_values(connection: Connection) -> None:
+    statement = text("SELECT cast(:n AS integer), '%s' || cast(:m AS text), cast(:n AS integer)")
+    for n, m in ((7, "seven"), (8, "eight")):
+        assert connection.execute(statement, {"n": n, "m": m}).one() == (n, f"%s{m}", n)
 
 
 def test_a_rollback_is_one_wait(connection: Connection, waits: list[str]) -> None:
@@ -97,6 +115,32 @@ def test_a_connection_that_died_is_replaced(migrated: str, database: Database) -
     with frozen.transaction() as connection:
         assert connection.execute(process).scalar_one() != before
     frozen.close()
+
+
+def test_a_connection_that_is_reset_as_the_answer_is_waited_for_is_replaced(migrated: str) -> None:
+    with breakable_way(migrated) as way:
+        database = open_database(way.url)
+        process = text("SELECT pg_backend_pid()")
+        with database.transaction() as connection:
+            before = connection.execute(process).scalar_one()
+        way.break_at_next_byte()
+        database.check()
+        with database.transaction() as connection:
+            assert connection.execute(process).scalar_one() != before
+        way.break_at_next_byte()
+        with pytest.raises(DBAPIError) as away, database.transaction() as connection:
+            connection.execute(text("SELECT cast(:n AS integer)"), {"n": 1})
+        assert is_unavailable(away.value)
+        database.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other names for it")
+def test_a_server_that_is_silent_is_given_up_in_ten_seconds(connection: Connection) -> None:
+    opened: Any = connection.connection.driver_connection
+    option = partial(opened._usock.getsockopt, socket.IPPROTO_TCP)
+    assert option(socket.TCP_USER_TIMEOUT) == 10_000
+    assert opened._usock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert (option(socket.TCP_KEEPIDLE), option(socket.TCP_KEEPINTVL)) == (10, 2)
 
 
 def test_looking_whether_the_connection_lives_is_one_wait(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
