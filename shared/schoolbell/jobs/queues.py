@@ -1,5 +1,6 @@
 """Jobs that a queue rings: a message at a time, or the whole batch in one statement."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -105,6 +106,7 @@ class QueueJob[P: Payload]:
         self._function = function
         self._payload = payload
         self._logger = logger_of(name)
+        gc.freeze()  # what was imported stays; a batch of thousands has the collector go through it again and again
 
     def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
         """Handles the messages of an SQS event and names those that failed.
