@@ -65,7 +65,17 @@ def test_a_rollback_is_one_wait(connection: Connection, waits: list[str]) -> Non
     connection.execute(text("SELECT 1"))
     connection.rollback()
     connection.rollback()
-    assert [each.split()[0].lower() for each in waits] == ["begin", "select", "rollback"]
+    assert [each.split()[0].lower() for each in waits] == ["select", "rollback"]
+
+
+def test_a_transaction_that_only_reads_waits_once_more(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with database.engine.connect() as connection:
+        waits = noted(connection, monkeypatch)
+    with database.transaction(read_only=True) as connection:
+        connection.execute(text("SELECT cast(:n AS integer)"), {"n": 1})
+    assert [each.split()[0].lower() for each in waits] == ["set", "select", "commit"]
+    with pytest.raises(DBAPIError, match="read-only transaction"), database.transaction(read_only=True) as connection:
+        connection.execute(text("INSERT INTO tutoring.teachers (name) VALUES (:name)"), {"name": "Ada"})
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,11 @@ class _Cursor(pg8000.dbapi.Cursor):  # type: ignore[misc]
     _input_oids: Any
 
     def execute(self, operation: str, args: Sequence[Any] = (), stream: Any = None) -> None:
-        if not args or stream is not None:
+        if stream is not None or (not args and ";" in operation):  # may be several statements, as in a migration
             super().execute(operation, args, stream)
             return
-        self._context = self._c.execute_unnamed(_numbered(operation), args, self._input_oids)
+        statement = _numbered(operation) if args else operation
+        self._context = self._c.execute_unnamed(statement, args, self._input_oids)
         self._row_iter = None if self._context.rows is None else iter(self._context.rows)
         self._input_oids = ()
 
