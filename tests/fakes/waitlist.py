@@ -170,9 +170,7 @@ class Waitlist:
         ]
         with self.database.transaction() as connection:
             recipients = dict(
-                connection.execute(select(platform.notifications.c.id, platform.notifications.c.recipient))
-                .tuples()
-                .all()
+                connection.execute(select(platform.notifications.c.id, platform.notifications.c.recipient)).all()
             )
         return [recipients[each].removeprefix("student/") for each in handed_over]
 
