@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 from sqlalchemy import column, func, literal, select, text
@@ -103,13 +104,15 @@ def _empty(database: Database) -> None:
 
 @contextlib.contextmanager
 def queue() -> Iterator[dict[str, str]]:
-    """SQS as a process that takes every message; gives the environment that leads there."""
+    """SQS and SNS as a process that takes every message; gives the environment that leads there."""
     with subprocess.Popen([sys.executable, "-m", "benchmarks.outbox", "serve"], stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is None:
                 raise RuntimeError("the stand-in for SQS has no output")
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
             yield {
-                "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{int(process.stdout.readline())}",
+                "AWS_ENDPOINT_URL_SQS": url,
+                "AWS_ENDPOINT_URL_SNS": url,
                 "AWS_ACCESS_KEY_ID": "benchmark",
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_DEFAULT_REGION": "us-east-1",
@@ -123,17 +126,30 @@ class _TakesAll(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
-        entries = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["Entries"]
-        taken = [{"Id": entry["Id"], "MessageId": entry["Id"], "MD5OfMessageBody": ""} for entry in entries]
-        body = json.dumps({"Successful": taken, "Failed": []}).encode()
+        request = self.rfile.read(int(self.headers["Content-Length"]))
+        is_json = self.headers["Content-Type"].startswith("application/x-amz-json")  # SQS; SNS speaks forms and XML
+        body = (_sqs if is_json else _sns)(request).encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Type", "application/x-amz-json-1.0" if is_json else "text/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a line for each request would be measured too."""
+
+
+def _sqs(request: bytes) -> str:
+    ids = [entry["Id"] for entry in json.loads(request)["Entries"]]
+    taken = [{"Id": each, "MessageId": each, "MD5OfMessageBody": ""} for each in ids]
+    return json.dumps({"Successful": taken, "Failed": []})
+
+
+def _sns(request: bytes) -> str:
+    ids = [value for name, value in parse_qsl(request.decode()) if name.endswith(".Id")]
+    taken = "".join(f"<member><Id>{each}</Id><MessageId>{each}</MessageId></member>" for each in ids)
+    result = f"<PublishBatchResult><Successful>{taken}</Successful><Failed/></PublishBatchResult>"
+    return f'<PublishBatchResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/">{result}</PublishBatchResponse>'
 
 
 def _serve() -> None:
