@@ -271,12 +271,23 @@ def _checked(position: int, field: str) -> str:
         field = ",".join(_years(part) for part in field.split(","))
     if position == _DAY_OF_WEEK and field.upper().startswith("L"):
         field = {"L": "7"}.get(field.upper(), "")  # the last day of a week is Saturday
-    others = ["0", "0", "?" if position == _DAY_OF_WEEK else "1", "1", "?", "*"]
     if field != "?":
-        AwsCroniter(" ".join([*others[:position], field, *others[position + 1 :]]))
+        for part in _each(field):
+            others = ["0", "0", "?" if position == _DAY_OF_WEEK else "1", "1", "?", "*"]
+            AwsCroniter(" ".join([*others[:position], part, *others[position + 1 :]]))
     elif position not in (_DAY_OF_MONTH, _DAY_OF_WEEK):
         raise ValueError(field)
     return field
+
+
+def _each(field: str) -> set[str]:
+    """What a field is made of: itself, or of a list each part, twice, since not everything may stand in a list.
+
+    Shown a list with a mistake at its end, the library's patterns try two ways for each step before it: a line of a
+    hundred characters takes them ten seconds, and each step more doubles that.
+    """
+    parts = field.split(",")
+    return {field} if len(parts) == 1 else {f"{part},{part}" for part in parts}
 
 
 def _years(part: str) -> str:
@@ -311,10 +322,15 @@ def _every(interval: timedelta, start: datetime) -> Iterator[datetime]:
 
 
 def _cron_in_words(fields: str) -> str:
-    from cron_descriptor import ExpressionDescriptor, Options
+    from cron_descriptor import ExpressionDescriptor, FormatException, Options
 
     # AWS counts days of the week from Sunday as 1. Seconds in front tell the library that the last field is the year.
     options = Options(use_24hour_time_format=True, locale_code="en_US", day_of_week_start_index_zero=False)
     minutes, hours, day, month, weekday, year = fields.upper().split(" ")
     weekday = "7" if weekday == "L" else weekday
-    return str(ExpressionDescriptor(f"0 {minutes} {hours} {day} {month} {weekday} {year}", options).get_description())
+    try:
+        return str(
+            ExpressionDescriptor(f"0 {minutes} {hours} {day} {month} {weekday} {year}", options).get_description()
+        )
+    except FormatException:  # it has no words for hours in steps that stand in a list
+        return f"cron({fields})"

@@ -1,5 +1,6 @@
 """Schedule expressions: what is refused, when they go off across changes of clocks, and how they read."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -82,6 +83,27 @@ def test_refuses_what_aws_would_reject_and_says_why(expression: str, reason: str
         parse(expression)
     assert reason in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["1/2", "1-20/2", "*/2"])
+@pytest.mark.parametrize("mistake", ["x", "*", "?", "L", ""])
+@pytest.mark.parametrize(
+    "place", ["cron({} 3 * * ? *)", "cron(0 {} * * ? *)", "cron(0 3 {} * ? *)", "cron(0 3 * {} ? *)"]
+)
+def test_refuses_a_long_list_with_a_mistake_at_its_end_at_once(place: str, field: str, mistake: str) -> None:
+    started = time.process_time()
+    with pytest.raises(InvalidExpression):
+        parse(place.format(",".join([*[field] * 20, mistake])))
+    assert time.process_time() - started < 0.5
+
+
+def test_a_list_may_be_as_long_as_aws_allows() -> None:
+    steps = ",".join(["1/30"] * 40)
+    assert local(parse(f"cron({steps} 3 * * ? *)").occurrences(utc("2026-03-02"), 3), "UTC") == [
+        "02.03. 03:01",
+        "02.03. 03:31",
+        "03.03. 03:01",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +240,7 @@ def test_takes_what_goes_off_once_more(expression: str) -> None:
         ("cron(0 3 ? * 6L *)", "UTC", "At 03:00, on the last Friday of the month, UTC"),
         ("cron(0 3 ? * L *)", "UTC", "At 03:00, only on Saturday, UTC"),
         ("cron(0 3 ? * 2#1 2030)", "UTC", "At 03:00, on the first Monday of the month, only in 2030, UTC"),
+        ("cron(0 1,*/5 * * ? *)", "UTC", "cron(0 1,*/5 * * ? *), UTC"),  # there are no words for it
         ("at(2026-03-02T08:00:01)", BERLIN, "Once, at 08:00:01 on 2 March 2026, Europe/Berlin"),
     ],
 )
