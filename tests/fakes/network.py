@@ -22,6 +22,8 @@ class BreakableWay:
         self._to = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._breaks = threading.Event()
+        self._open: list[socket.socket] = []
+        self._forgotten: list[socket.socket] = []
         here = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = url.replace(parts.netloc.rpartition("@")[2], here)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,31 +32,36 @@ class BreakableWay:
         """Resets the connection on which a client sends next, instead of passing on what it sends."""
         self._breaks.set()
 
+    def forget(self) -> None:
+        """Passes nothing on any more between those who are connected, and tells neither."""
+        self._forgotten += self._open
+
     def close(self) -> None:
-        self._listener.close()
+        for each in (self._listener, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._to)
+                self._open += [client, server]
                 threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._pass_back, args=(server, client), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
 
-    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        with server, client, suppress(OSError):
-            while data := client.recv(65_536):
-                if self._breaks.is_set():
-                    self._breaks.clear()
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                    server.shutdown(socket.SHUT_RDWR)
-                    return
-                server.sendall(data)
-
-    def _pass_back(self, server: socket.socket, client: socket.socket) -> None:
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        is_of_client = one.getsockname() == self._listener.getsockname()
         with suppress(OSError):
-            while data := server.recv(65_536):
-                client.sendall(data)
+            while data := one.recv(65_536):
+                if is_of_client and self._breaks.is_set():
+                    self._breaks.clear()
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                    one.close()
+                    other.shutdown(socket.SHUT_RDWR)
+                elif one not in self._forgotten:
+                    other.sendall(data)
 
 
 @contextmanager

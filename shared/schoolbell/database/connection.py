@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -20,9 +21,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
-SILENCE_LIMIT = timedelta(seconds=10)
-"""A server that acknowledges nothing for so long is gone. A network path may forget a connection that idled through the
-nights between two invocations, and tell neither end."""
+SILENCE = timedelta(seconds=20)
+"""A server whose machine does not even acknowledge for so long is gone, also in the middle of a statement."""
 
 # SQLSTATEs that say the server is away, starting, stopping or full, not that the statement was wrong.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -79,6 +79,10 @@ class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
     https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
     """
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)  # within the time that the socket gives; a statement takes what it takes
+        self._usock.settimeout(None)
+
     def cursor(self) -> "_Cursor":
         return _Cursor(self)
 
@@ -92,12 +96,20 @@ class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
             self.send_EXECUTE()
         self.send_PARSE(NULL_BYTE, statement, oids)
         self.send_DESCRIBE_STATEMENT(NULL_BYTE)
-        self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
-        self.send_EXECUTE()
-        self._send_message(SYNC, b"")
-        _flush(self._sock)
-        self.handle_messages(context)  # whatever is refused, the server leaves out the rest up to the SYNC
+        try:
+            self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
+            self.send_EXECUTE()
+        finally:  # whatever is refused, or a value that can't be sent: the server leaves out the rest up to the SYNC
+            self._send_message(SYNC, b"")
+            _flush(self._sock)
+            self.handle_messages(context)
         return context
+
+    def check(self, patience: timedelta) -> None:
+        """Has the server show within that time that it is there, in no transaction, which would be one wait more."""
+        self._usock.settimeout(patience.total_seconds())
+        self.execute_simple("SELECT 1")
+        self._usock.settimeout(None)
 
     def handle_messages(self, context: Any) -> None:
         try:
@@ -181,11 +193,14 @@ class Database:
             yield connection
 
     def check(self) -> None:
-        """Drops a connection that died while the execution environment was frozen, so that the next use opens one."""
+        """Drops a connection that died while the execution environment was frozen, so that the next use opens one.
+
+        What lies between may have forgotten the connection; then there is no answer, and none is waited for long.
+        """
         try:
             with self.engine.connect() as connection:
                 opened: Any = connection.connection.driver_connection
-                opened.execute_simple("SELECT 1")  # in no transaction, which would be two round trips more
+                opened.check(CONNECT_TIMEOUT)
         except (DBAPIError, pg8000.dbapi.Error) as error:
             if not is_unavailable(error):
                 raise
@@ -226,19 +241,12 @@ def _open_socket(address: DatabaseAddress) -> socket.socket:
     # pg8000 doesn't set it, and without it the parts of one statement wait for each other's acknowledgement.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _SILENCE.items():
-        with suppress(AttributeError, OSError):  # Linux has them all
-            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    opened.settimeout(None)
+    if sys.platform == "linux":  # without these it takes a gone server's silence for hours of work
+        seconds = int(SILENCE.total_seconds())
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds // 2)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds // 4)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
     return opened
-
-
-# What is sent must be acknowledged in time; where nothing is, as the server works on a long statement, it is asked.
-_SILENCE = {
-    "TCP_USER_TIMEOUT": int(SILENCE_LIMIT.total_seconds() * 1000),
-    "TCP_KEEPIDLE": int(SILENCE_LIMIT.total_seconds()),
-    "TCP_KEEPINTVL": int(SILENCE_LIMIT.total_seconds()) // 5,
-}
 
 
 def is_unavailable(error: BaseException) -> bool:
