@@ -15,7 +15,7 @@ from schoolbell.database import is_unavailable
 from schoolbell.jobs import dead_letters, outbox, runs
 from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.dead_letters import DeadLetter
-from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, explained, remaining_time
 from schoolbell.jobs.messages import (
     Message,
     Received,
@@ -108,6 +108,7 @@ class QueueJob[P: Payload]:
         self._logger = logger_of(name)
         gc.freeze()  # what was imported stays; a batch of thousands has the collector go through it again and again
 
+    @explained
     def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
         """Handles the messages of an SQS event and names those that failed.
 
