@@ -36,6 +36,8 @@ CIRCUITS: Final = {
     *(f"notifications-{provider}" for provider in ("ses", "sns", "sendgrid", "twilio", "fcm")),
 }
 DAY: Final = 24 * 60 * 60
+# Seconds: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+GATEWAY_WAITS: Final = 30
 # Actions whose resources have no names, or none yet.
 UNNAMEABLE: Final = {
     "xray:PutTraceSegments",
@@ -306,9 +308,13 @@ def batches_report_their_failures(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def functions_end_in_time(bundle: Bundle) -> Iterator[str]:
+    integrations = bundle.templates["platform"].of_type("AWS::ApiGatewayV2::Integration")
+    waited_for = {properties["IntegrationUri"].rpartition(":")[2] for _, properties in integrations}
     for job in bundle.jobs:
         timeout = bundle.function(job).get("Timeout", 3)
-        if not 60 <= timeout <= 900:
+        if job.resource_name in waited_for and timeout >= GATEWAY_WAITS:
+            yield f"{job}: its timeout is {timeout} s, and the gateway waits for {GATEWAY_WAITS} s"
+        if job.resource_name not in waited_for and not 60 <= timeout <= 900:
             yield f"{job}: its timeout is {timeout} s"
         is_scheduled = any(
             target["Arn"].endswith(f":{job.resource_name}")

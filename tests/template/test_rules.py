@@ -149,6 +149,8 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "AutoComplete").update(Timeout=901),
         lambda b: tutoring(b, "AutoComplete").pop("Timeout"),
         lambda b: tutoring(b, "SessionSweep").update(Timeout=120),
+        lambda b: platform(b, "Admin").update(Timeout=60),
+        lambda b: platform(b, "Health").update(Timeout=30),
     ],
     "functions_run_alike": [
         lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),
