@@ -1,12 +1,13 @@
 """The admin page in a real browser: with scripts and without, by mouse, by keyboard, on a phone, read aloud."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Row
 
 from schoolbell import aws as clients
@@ -18,6 +19,7 @@ from tests.fakes.deployed import DRY, QUEUED, RULED, SCHEDULED, Aws
 from tests.fixtures.admin import JOBS
 from tests.fixtures.database import Stored
 
+PREVIEW = "**/schedule/preview?*"
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -184,6 +186,61 @@ def test_the_next_times_are_shown_as_one_types_and_what_is_wrong_is_said(site: S
     expect(page.get_by_role("button", name="Save this schedule")).to_have_count(0)
     page.get_by_label("Time zone").fill("America/New_York")
     expect(page.locator("#preview-title")).to_have_text("At 04:15, America/New_York")
+
+
+def test_times_of_what_stood_there_before_can_not_be_saved(site: Site) -> None:
+    page = site.open(f"/{SCHEDULED}/schedule?expression=cron(15+4+*+*+?+*)")
+    expect(page.get_by_role("button", name="Save this schedule")).to_be_visible()
+    page.route(PREVIEW, lambda _route: None)  # the answer takes its time
+    page.get_by_label("Expression").fill("cron(45 5 * * ? *)")
+    expect(page.locator("#preview")).to_have_attribute("inert", "")
+    assert not page.locator("#preview button").evaluate("it => { it.focus(); return it === document.activeElement; }")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "patience"),
+    [
+        (lambda route: route.abort(), 0),
+        (lambda route: route.fulfill(status=503, body="<p>Not now</p>"), 0),
+        (lambda _route: None, 10_000),
+    ],
+    ids=["no connection", "an error", "no answer"],
+)
+def test_when_no_times_come_it_is_said_that_they_are_not_known(
+    site: Site, trouble: Callable[[Route], None], patience: int
+) -> None:
+    page = site.page()
+    page.clock.install()
+    page.goto(f"{JOBS}/{SCHEDULED}/schedule?expression=cron(15+4+*+*+?+*)")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/preview" in request.url else None)
+    page.route(PREVIEW, trouble)
+    page.get_by_label("Expression").fill("cron(45 5 * * ? *)")
+    page.clock.run_for(1_000 + patience)
+    said = page.locator("#preview[aria-live=polite] .notice")
+    expect(said).to_have_text("The next times are not known: the server did not tell them. It is asked again.")
+    expect(page.locator(".times")).to_have_count(0)
+    page.clock.run_for(3_000 + patience)
+    expect(said).to_contain_text("Change something, or press Preview, to ask again.")
+    page.clock.run_for(60_000)
+    assert len(asked) == 2, "once more by itself, and not for ever"
+    assert findings(page, "times that are not known") == []
+
+    page.unroute(PREVIEW)
+    page.get_by_label("Expression").fill("cron(50 6 * * ? *)")
+    page.clock.run_for(1_000)
+    expect(page.locator("#preview-title")).to_have_text("At 06:50, Europe/Berlin")
+    site.errors.clear()  # the browser complains of what it was not given
+
+
+def test_times_that_come_when_it_is_asked_again_are_shown(site: Site) -> None:
+    page = site.open(f"/{SCHEDULED}/schedule")
+    page.route(PREVIEW, lambda route: route.abort(), times=1)
+    page.get_by_label("Expression").fill("cron(45 5 * * ? *)")
+    expect(page.locator("#preview .notice")).to_contain_text("not known")
+    expect(page.locator("#preview-title")).to_contain_text("At 05:45")
+    expect(page.locator("#preview .notice")).to_have_count(0)
+    site.errors.clear()
 
 
 def test_the_list_is_searched_as_one_types(site: Site) -> None:

@@ -3,6 +3,9 @@
 
 const REFRESH_EVERY = 10_000; // milliseconds
 const TYPING_PAUSE = 250;
+const PATIENCE = 10_000; // for the times of a schedule, which take a second, and some where a function starts for them
+const ASK_AGAIN = 1; // by itself; the next input asks anyway
+const ASK_AGAIN_AFTER = 2_000;
 
 // Times in words stay true while the page is open.
 
@@ -91,27 +94,45 @@ function search() {
   }
 }
 
-// A schedule's next times are shown as one types.
+// A schedule's next times are shown as one types. Those of what stood there before are not for use, and soon gone.
 
 function previewSchedule() {
   const form = document.getElementById("change");
   const place = document.getElementById("preview");
   if (!form || !place) return;
+  const expression = form.querySelector("#expression");
   let waiting;
   let asked;
-  const show = async () => {
-    asked?.abort();
-    asked = new AbortController();
+  const ask = async (signal) => {
     const url = `${form.dataset.preview}?${new URLSearchParams(new FormData(form))}`;
-    const answer = await fetch(url, { signal: asked.signal, credentials: "same-origin" }).catch(() => null);
-    if (!answer || !answer.ok) return;
-    place.innerHTML = await answer.text(); // our own server's, with everything escaped there
-    form.querySelector("#expression").toggleAttribute("aria-invalid", Boolean(place.querySelector(".notice.bad")));
+    const answer = await fetch(url, { signal, credentials: "same-origin" });
+    return answer.ok ? answer.text() : null;
+  };
+  const show = async (left) => {
+    const mine = asked = new AbortController();
+    const times = await ask(AbortSignal.any([mine.signal, AbortSignal.timeout(PATIENCE)])).catch(() => null);
+    if (mine.signal.aborted) return;
+    place.inert = false;
+    if (times === null) {
+      place.replaceChildren(unknownTimes(left));
+      if (left) waiting = setTimeout(show, ASK_AGAIN_AFTER, left - 1);
+    } else place.innerHTML = times; // our own server's, with everything escaped there
+    expression.toggleAttribute("aria-invalid", Boolean(place.querySelector(".notice.bad")));
   };
   form.addEventListener("input", () => {
+    asked?.abort();
     clearTimeout(waiting);
-    waiting = setTimeout(show, TYPING_PAUSE);
+    place.inert = true;
+    waiting = setTimeout(show, TYPING_PAUSE, ASK_AGAIN);
   });
+}
+
+function unknownTimes(left) {
+  const notice = document.createElement("p");
+  notice.className = "notice warning";
+  const next = left ? "It is asked again." : "Change something, or press Preview, to ask again.";
+  notice.textContent = `The next times are not known: the server did not tell them. ${next}`;
+  return notice;
 }
 
 // A form is sent once, however often its button is pressed.
