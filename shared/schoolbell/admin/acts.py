@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from schoolbell.admin.desk import Desk
 from schoolbell.admin.models import Done, Preview, Reschedule, Trigger, Triggered
 from schoolbell.admin.problems import NoSuchThing, Refusal
-from schoolbell.jobs.client import Change, JobClient, NotFound, Refused
+
+if TYPE_CHECKING:
+    from schoolbell.jobs.client import Change, JobClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,11 @@ class Acts:
         return _done(lambda: self._client.drop(letter))
 
     @property
-    def _client(self) -> JobClient:
+    def _client(self) -> "JobClient":
         return self.desk.client.acting_as(self.operator)
 
 
-def _done(act: Callable[[], Change]) -> Done:
+def _done(act: "Callable[[], Change]") -> Done:
     with _in_words():
         change = act()
     return Done(message=_sentence(change.message), changed=change.count or int(change.is_changed))
@@ -93,6 +96,8 @@ def _done(act: Callable[[], Change]) -> Done:
 
 @contextmanager
 def _in_words() -> Iterator[None]:
+    from schoolbell.jobs.answers import NotFound, Refused
+
     try:
         yield
     except NotFound as error:

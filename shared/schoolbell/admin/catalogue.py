@@ -14,7 +14,7 @@ from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Probl
 from schoolbell.admin.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.jobs import statistics
-from schoolbell.jobs.client import JobInfo, ScheduleInfo
+from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.statistics import Day as RunsOfDay
 from schoolbell.jobs.statistics import Statistics

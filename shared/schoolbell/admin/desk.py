@@ -1,11 +1,11 @@
 """What a request of an operator works with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -19,10 +19,13 @@ from schoolbell.admin.problems import NoSuchThing
 from schoolbell.aws import error_code
 from schoolbell.database import Database
 from schoolbell.https import shared_http
-from schoolbell.jobs.client import JobClient, JobInfo
+from schoolbell.jobs.catalogue import JobInfo, listed
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.runtime import Runtime
 from schoolbell.settings import Settings
+
+if TYPE_CHECKING:
+    from schoolbell.jobs.client import JobClient
 
 NEXT_TIMES: Final = 5
 LINES: Final = 200
@@ -38,12 +41,19 @@ class Desk:
     database: Database
     settings: Settings
     logger: Logger
-    client: JobClient
     issuer: Issuer
     now: datetime
+    clock: Callable[[], datetime]
     kept_catalogue: Kept[Sequence[JobInfo]]
     kept_queues: Kept[dict[str, Queue]]
     kept_months: Kept[dict[str, Month]]
+
+    @property
+    def client(self) -> "JobClient":
+        """What acts on jobs and reads their logs; imported for that, since most requests only look at the list."""
+        from schoolbell.jobs.client import JobClient
+
+        return JobClient(self.database, self.settings, clock=self.clock)
 
     def jobs(self, *, fresh: bool = False) -> tuple[Job, ...]:
         """All jobs, those that need somebody first.
@@ -165,13 +175,12 @@ def desk_of(on: Runtime, logger: Logger, now: datetime) -> Desk:
     """The desk of a request. What AWS and the issuer said is kept in the execution environment from one to the next."""
     known = _known(on)
     return Desk(
-        on.database, on.settings, logger, known.client, known.issuer, now, known.catalogue, known.queues, known.months
+        on.database, on.settings, logger, known.issuer, now, on.clock, known.catalogue, known.queues, known.months
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    client: JobClient
     issuer: Issuer
     catalogue: Kept[Sequence[JobInfo]]
     queues: Kept[dict[str, Queue]]
@@ -181,10 +190,8 @@ class _Known:
 @lru_cache(maxsize=1)
 def _known(on: Runtime) -> _Known:
     settings = on.settings
-    client = JobClient(on.database, settings, clock=on.clock)
-    jobs = Kept(client.jobs)
+    jobs: Kept[Sequence[JobInfo]] = Kept(lambda: listed(on.database, settings, on.clock()))
     return _Known(
-        client=client,
         issuer=Issuer(settings.admin_issuer, settings.admin_audience, settings.admin_role_claim, shared_http()),
         catalogue=jobs,
         queues=Kept(lambda: queues_of(jobs.last, settings, on.clock())),

@@ -3,7 +3,7 @@
 A change made in the EventBridge console shows here too. One-shot schedules are no part of it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
+from schoolbell.database import Database
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.settings import Settings
 
@@ -56,6 +57,25 @@ class JobInfo:
     """Whether it runs in each of its tenants' time zones; its schedule is then the pattern of theirs."""
     zones: tuple[ScheduleInfo, ...] = ()
     """What rings it, where it runs by time zone: a schedule a zone, by the zones' names."""
+
+
+def listed(database: Database, settings: Settings, now: datetime) -> list[JobInfo]:
+    """Every job with its schedule, as AWS has them at this moment, by name."""
+    return scheduled(functions(settings), database, settings, now)
+
+
+def scheduled(found: Sequence[JobInfo], database: Database, settings: Settings, now: datetime) -> list[JobInfo]:
+    """The same for jobs that were listed before."""
+    known = schedules(settings)
+    by_job = {job.name: known.get(settings.resource_name(job.name)) for job in found}
+    zones: dict[str, list[ScheduleInfo]] = {job.name: [] for job in found}
+    for name, owner in owners(known, found, settings).items():
+        if known[name] is not by_job[owner]:
+            zones[owner].append(known[name])
+    rated = [name for name, schedule in by_job.items() if schedule and schedule.expression.startswith("rate(")]
+    with database.transaction(read_only=True) as connection:
+        last = last_times(connection, rated)
+    return [with_schedules(job, by_job[job.name], zones[job.name], last.get(job.name), now) for job in found]
 
 
 def functions(settings: Settings) -> list[JobInfo]:

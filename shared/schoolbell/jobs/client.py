@@ -123,20 +123,7 @@ class JobClient:
 
     def jobs(self) -> list[JobInfo]:
         """Every job with its schedule, as AWS has them at this moment, by name."""
-        found = self._functions(fresh=True)
-        schedules = catalogue.schedules(self.settings)
-        by_job = {job.name: schedules.get(self.settings.resource_name(job.name)) for job in found}
-        zones: dict[str, list[ScheduleInfo]] = {job.name: [] for job in found}
-        for name, owner in catalogue.owners(schedules, found, self.settings).items():
-            if schedules[name] is not by_job[owner]:
-                zones[owner].append(schedules[name])
-        rated = [name for name, schedule in by_job.items() if schedule and schedule.expression.startswith("rate(")]
-        with self.database.transaction(read_only=True) as connection:
-            last = catalogue.last_times(connection, rated)
-        now = self.clock()
-        return [
-            catalogue.with_schedules(job, by_job[job.name], zones[job.name], last.get(job.name), now) for job in found
-        ]
+        return catalogue.scheduled(self._functions(fresh=True), self.database, self.settings, self.clock())
 
     def job(self, name: str) -> JobInfo:
         """One job with its schedule.
