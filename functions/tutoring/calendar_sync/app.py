@@ -70,8 +70,8 @@ class Change:
     account: GoogleAccount
     action: str
     """What the newest record of the lesson says."""
-    event: Event | None
-    """Nothing if the lesson's row is gone."""
+    event: Event | str
+    """What Google is to show, or why there is nothing that it could."""
     student_id: UUID | None
 
 
@@ -109,7 +109,8 @@ _CLAIM = text(
     )
     SELECT claimed.id, claimed.session_id, claimed.sequence, claimed.attempts, claimed.teacher_id,
            account.id AS account_id, account.calendar_id, account.secret_id, account.updated_at AS seen,
-           newest.action, lesson.starts_at, lesson.ends_at, lesson.student_id, student.name, teacher.timezone
+           newest.action, lesson.starts_at, lesson.ends_at, lesson.student_id, student.name, teacher.timezone,
+           teacher.timezone IN (SELECT name FROM pg_timezone_names UNION ALL SELECT 'UTC') AS is_zone_known
     FROM claimed
     JOIN tutoring.calendar_connections AS account ON account.id = claimed.account_id
     JOIN tutoring.teachers AS teacher ON teacher.id = claimed.teacher_id
@@ -250,8 +251,8 @@ def tell(calendar: Calendar, change: Change) -> None:
     if change.action == "delete":
         calendar.delete(change.account.calendar_id, event_id(change.session_id))
         return
-    if change.event is None:
-        raise NeverWorks("the lesson does not exist")
+    if isinstance(change.event, str):
+        raise NeverWorks(change.event)
     calendar.upsert(change.account.calendar_id, change.event)
 
 
@@ -318,7 +319,15 @@ def _which(change: Change) -> dict[str, object]:
 
 def _change(row: Row[tuple[object, ...]]) -> Change:
     account = GoogleAccount(row.account_id, row.teacher_id, row.calendar_id, row.secret_id, row.seen)
-    event = None
-    if row.starts_at is not None:
-        event = Event(row.session_id, f"Lesson: {row.name}", row.starts_at, row.ends_at, row.timezone)
-    return Change(row.id, row.session_id, row.sequence, row.attempts, account, row.action, event, row.student_id)
+    return Change(row.id, row.session_id, row.sequence, row.attempts, account, row.action, _event(row), row.student_id)
+
+
+def _event(row: Row[tuple[object, ...]]) -> Event | str:
+    if row.starts_at is None:
+        return "the lesson does not exist"
+    for field, at in (("starts_at", row.starts_at), ("ends_at", row.ends_at)):
+        if not isinstance(at, datetime):  # pg8000 hands over as text what Python's calendar doesn't have
+            return f"{field}: {at} is outside the calendar of the years 1 to 9999"
+    if not row.is_zone_known:
+        return f"timezone: the teacher's, {row.timezone[:60]!r}, is no time zone"
+    return Event(row.session_id, f"Lesson: {row.name}", row.starts_at, row.ends_at, row.timezone)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from botocore.exceptions import ClientError
-from sqlalchemy import Connection, Row, insert, text, update
+from sqlalchemy import Connection, Row, Table, insert, text, update
 
 from functions.tutoring.calendar_sync.app import BACKOFF, BATCH, LEASE, claim, handler
 from schoolbell.database import Database
@@ -21,6 +21,7 @@ from schoolbell.database.tables.tutoring import (
     session_calendar_sync,
     sessions,
     teacher_notifications,
+    teachers,
 )
 from schoolbell.google.calendar import GoogleCalendar, event_id
 from schoolbell.jobs import JobContext
@@ -69,6 +70,11 @@ class School:
 
     def change(self, lesson: Row[Any], action: str = "upsert", **columns: object) -> Row[Any]:
         return self.make.calendar_sync(lesson, action=action, **columns)
+
+    def write(self, table: Table, id: UUID, **columns: object) -> None:
+        """Changes a row, as an application does."""
+        with self.database.transaction() as connection:
+            connection.execute(update(table).where(table.c.id == id).values(columns))
 
     def record(self, change: Row[Any]) -> Row[Any]:
         """A record as it is now."""
@@ -417,6 +423,79 @@ def test_a_lesson_that_does_not_exist_never_passes(school: School) -> None:
         connection.execute(sessions.delete().where(sessions.c.id == lesson.id))
     assert school.run() == result(failed=1)
     assert school.record(change).last_error == "the lesson does not exist"
+
+
+BC = "0044-03-15 12:00:00+00 BC"
+FAR = "20260-03-15 12:00:00+00"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "shown"),
+    [
+        ({"starts_at": "-infinity"}, "starts_at", "-infinity"),
+        ({"starts_at": BC}, "starts_at", BC),
+        ({"ends_at": "infinity"}, "ends_at", "infinity"),
+        ({"ends_at": FAR}, "ends_at", FAR),
+        ({"starts_at": FAR, "ends_at": FAR}, "starts_at", FAR),
+    ],
+)
+def test_a_time_that_no_calendar_has_fails_at_once_and_is_named(
+    school: School, wrong: dict[str, str], field: str, shown: str
+) -> None:
+    teacher = school.teacher()
+    lesson = school.lesson(teacher)
+    change, other = school.change(lesson), school.change(school.lesson(teacher))
+    school.write(sessions, lesson.id, **wrong)
+
+    assert school.run() == result(synced=1, failed=1)
+
+    record = school.record(change)
+    assert (record.status, record.attempts) == ("failed", 1)
+    assert record.last_error == f"{field}: {shown} is outside the calendar of the years 1 to 9999"
+    assert school.record(other).status == "synced"
+    assert school.told(teacher) == ["calendar_sync_failed"]
+
+
+def test_a_zone_that_is_none_fails_at_once_and_is_named(school: School) -> None:
+    teacher, other = school.teacher(), school.teacher()
+    change = school.change(school.lesson(teacher))
+    school.change(school.lesson(other))
+    school.write(teachers, teacher.id, timezone="Mars/Olympus")
+
+    assert school.run() == result(synced=1, failed=1)
+
+    record = school.record(change)
+    assert (record.status, record.attempts) == ("failed", 1)
+    assert record.last_error == "timezone: the teacher's, 'Mars/Olympus', is no time zone"
+    assert (school.events(teacher), len(school.events(other))) == ({}, 1)
+
+
+def test_a_record_goes_out_once_its_data_are_mended_and_it_is_tried_again(school: School) -> None:
+    teacher = school.teacher()
+    lesson = school.lesson(teacher)
+    change = school.change(lesson)
+    school.write(teachers, teacher.id, timezone="Mars/Olympus")
+    school.run()
+    school.write(teachers, teacher.id, timezone="Europe/Madrid")
+    school.write(session_calendar_sync, change.id, status="pending", attempts=0)
+
+    assert school.run() == result(synced=1)
+
+    assert school.events(teacher)[event_id(lesson.id)]["start"]["timeZone"] == "Europe/Madrid"
+
+
+def test_an_event_can_be_deleted_whatever_is_wrong_with_its_lesson(school: School) -> None:
+    teacher = school.teacher()
+    lesson = school.lesson(teacher)
+    school.change(lesson)
+    school.run()
+    school.write(teachers, teacher.id, timezone="Mars/Olympus")
+    school.write(sessions, lesson.id, ends_at="infinity")
+    school.change(lesson, "delete")
+
+    assert school.run() == result(synced=1)
+
+    assert school.events(teacher) == {}
 
 
 def test_one_record_that_cannot_be_handled_holds_up_no_other(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
