@@ -26,6 +26,15 @@ RECORDED_AS = "recorded-as"
 
 ATTRIBUTES_A_MESSAGE = 10
 
+BYTES_A_MESSAGE = 1_048_576
+"""SQS takes 1 MiB: the body, and each attribute's name, type and value. It takes as much in a request.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
+"""
+
+type Attributes = dict[str, dict[str, str]]
+"""Message attributes by name, as `SendMessage` takes them."""
+
 
 class Received(NamedTuple):
     """One record of an SQS event."""
@@ -36,8 +45,7 @@ class Received(NamedTuple):
     attempt: int
     """How often it has been received, this time included."""
     group: str | None
-    attributes: dict[str, dict[str, Any]]
-    """The message attributes, as `SendMessage` takes them."""
+    attributes: Attributes
     queue: str
     """The name of the queue that it came from, of which a job may have several."""
 
@@ -100,7 +108,7 @@ def _received(record: dict[str, Any]) -> Received:
     )
 
 
-def _attribute(value: dict[str, Any]) -> dict[str, Any]:
+def _attribute(value: dict[str, Any]) -> dict[str, str]:
     names = {"dataType": "DataType", "stringValue": "StringValue", "binaryValue": "BinaryValue"}
     return {names[name]: content for name, content in value.items() if name in names and content is not None}
 
@@ -141,28 +149,54 @@ def send_again(queue_url: str, messages: Iterable[tuple[Received, timedelta]]) -
     )
 
 
-def _with_first_id(message: Received) -> dict[str, dict[str, Any]]:
-    if FIRST_ID not in message.attributes and len(message.attributes) >= ATTRIBUTES_A_MESSAGE:
-        return message.attributes
-    return {**message.attributes, FIRST_ID: {"DataType": "String", "StringValue": message.first_id}}
+def _with_first_id(message: Received) -> Attributes:
+    return _that_fit({**message.attributes, FIRST_ID: _text(message.first_id)}, message.body)
 
 
 def send_to_dead_letter_queue(queue_url: str, messages: Iterable[tuple[Received, str]]) -> set[str]:
-    """Puts copies of messages on the dead-letter queue with the reason, and returns the ids of those that it took."""
+    """Puts copies of messages on the dead-letter queue with the reason, and returns the ids of those that it took.
+
+    A message so large that no copy could name its record is left out.
+    """
     return _send(
         queue_url,
-        [(message, {"MessageAttributes": _with_reason(message, reason)}) for message, reason in messages],
+        [
+            (message, {"MessageAttributes": _with_reason(message, reason)})
+            for message, reason in messages
+            if can_be_copied(message)
+        ],
     )
 
 
-def _with_reason(message: Received, reason: str) -> dict[str, dict[str, Any]]:
-    """A message's attributes as its dead copy has them; the two that say why take the place of its last if need be."""
-    why = {REASON: reason, RECORDED_AS: message.id}
-    others = [(name, value) for name, value in message.attributes.items() if name not in why]
-    return {
-        **dict(others[: ATTRIBUTES_A_MESSAGE - len(why)]),
-        **{name: {"DataType": "String", "StringValue": value} for name, value in why.items()},
-    }
+def can_be_copied(message: Received) -> bool:
+    """Whether SQS would take a copy of a message that names its record."""
+    return RECORDED_AS in _with_reason(message, "")
+
+
+def _with_reason(message: Received, reason: str) -> Attributes:
+    """A message's attributes as its dead copy has them: what names its record, the reason, and of its own what fits."""
+    why = {RECORDED_AS: _text(message.id), REASON: _text(reason)}
+    return _that_fit(why | {name: value for name, value in message.attributes.items() if name not in why}, message.body)
+
+
+def _text(value: str) -> dict[str, str]:
+    return {"DataType": "String", "StringValue": value}
+
+
+def _that_fit(attributes: Attributes, body: str) -> Attributes:
+    """The attributes that SQS takes with a body, where the first go first."""
+    fitting: Attributes = {}
+    for name, value in attributes.items():
+        longer = {**fitting, name: value}
+        if len(longer) <= ATTRIBUTES_A_MESSAGE and _size(body, longer) <= BYTES_A_MESSAGE:
+            fitting = longer
+    return fitting
+
+
+def _size(body: str, attributes: Attributes) -> int:
+    """Bytes, as SQS counts them."""
+    parts = [body, *attributes, *(part for value in attributes.values() for part in value.values())]
+    return sum(len(part.encode()) for part in parts)
 
 
 def _send(queue_url: str, messages: Sequence[tuple[Received, dict[str, Any]]]) -> set[str]:
@@ -185,8 +219,10 @@ def _in_batches(entries: Sequence[dict[str, Any]], call: Any) -> list[dict[str, 
     """Calls for ten entries at a time, or one where ten would be over SQS's 1 MiB a request."""
     if not entries:
         return []
-    large = [entry for entry in entries if len(entry.get("MessageBody", "")) > 20_000]
-    small = [entry for entry in entries if len(entry.get("MessageBody", "")) <= 20_000]
+    sizes = [_size(entry.get("MessageBody", ""), entry.get("MessageAttributes", {})) for entry in entries]
+    most = BYTES_A_MESSAGE // MESSAGES_A_BATCH
+    large = [entry for entry, size in zip(entries, sizes, strict=True) if size > most]
+    small = [entry for entry, size in zip(entries, sizes, strict=True) if size <= most]
     batches = [*batched(small, MESSAGES_A_BATCH, strict=False), *((entry,) for entry in large)]
     if len(batches) == 1:
         return [call(list(batches[0]))]

@@ -20,6 +20,7 @@ from schoolbell.jobs.messages import (
     Message,
     Received,
     backoff,
+    can_be_copied,
     received_from,
     send_again,
     send_to_dead_letter_queue,
@@ -229,11 +230,7 @@ class _Settlement:
         failed = self._bury(failed)
         if not self._mark_handled():
             self.logger.warning("handled messages not marked; a second delivery would be handled again")
-        waiting = [
-            (message, self._is_last_attempt(message) and not isinstance(self.exceptions[message.id], OutOfTime))
-            for message in self.received
-            if message.id in failed
-        ]
+        waiting = [(message, self._is_to_die(message)) for message in self.received if message.id in failed]
         for message, _ in waiting:
             error = self.exceptions[message.id]
             self.logger.error(
@@ -306,6 +303,19 @@ class _Settlement:
 
     def _is_last_attempt(self, message: Received) -> bool:
         return message.attempt >= self.on.settings.max_receive_count
+
+    def _is_to_die(self, message: Received) -> bool:
+        """Whether SQS is to move a message that failed, and not to wait with it.
+
+        So also a discarded one so large that no copy could be sent: its attempts are over in a moment, and SQS moves it
+        under the id that its record has.
+        """
+        match self.exceptions[message.id]:
+            case OutOfTime():
+                return False
+            case Discard():
+                return self._is_last_attempt(message) or not can_be_copied(message)
+        return self._is_last_attempt(message)
 
     def _bury(self, failed: set[str]) -> set[str]:
         """Records the messages that won't be tried again, and puts the discarded ones on the dead-letter queue.

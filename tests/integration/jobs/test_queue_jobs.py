@@ -1,11 +1,14 @@
 """What becomes of a message: done, tried again, sent again later, or dead, and never lost."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from botocore.exceptions import ClientError
 from sqlalchemy import insert, select, text
 
 from schoolbell import aws
@@ -60,6 +63,34 @@ def ring_all(job: JobContext, batch: Batch[Ring]) -> Rung:
 @pytest.fixture(autouse=True)
 def bell_queues(queues: Queues) -> None:
     queues.make(JOB)
+
+
+@pytest.fixture
+def visibility(queues: Queues) -> Iterator[list[int]]:
+    """For how many seconds messages were made invisible."""
+    seconds: list[int] = []
+
+    def listen(params: dict[str, Any], **_: Any) -> None:
+        seconds.extend(entry["VisibilityTimeout"] for entry in params["Entries"])
+
+    events = aws.client("sqs").meta.events
+    events.register("provide-client-params.sqs.ChangeMessageVisibilityBatch", listen)
+    yield seconds
+    events.unregister("provide-client-params.sqs.ChangeMessageVisibilityBatch", listen)
+
+
+@pytest.fixture
+def sent(queues: Queues) -> Iterator[list[dict[str, Any]]]:
+    """The messages that were sent, those with a delay too."""
+    entries: list[dict[str, Any]] = []
+
+    def listen(params: dict[str, Any], **_: Any) -> None:
+        entries.extend(params["Entries"])
+
+    events = aws.client("sqs").meta.events
+    events.register("provide-client-params.sqs.SendMessageBatch", listen)
+    yield entries
+    events.unregister("provide-client-params.sqs.SendMessageBatch", listen)
 
 
 def rung(database: Database) -> list[int]:
@@ -158,14 +189,123 @@ def test_a_discarded_message_that_could_not_be_put_on_the_dlq_is_tried_again(
     assert perform(ring, {"times": -1}, {"times": 1}).failed == [0]
 
 
-def test_a_snoozed_message_is_sent_again_and_is_no_failure(perform: Performer, queues: Queues, stored: Stored) -> None:
+MIB = 1_048_576
+"""What SQS takes, in bytes: a message's body with the name, type and value of each attribute."""
+
+NAMES_ITS_RECORD = len("recorded-as" + "String") + len(str(UUID(int=0)))
+SAYS_WHY = len("reason" + "String" + "more: Extra inputs are not permitted")
+
+
+@pytest.fixture
+def strict_sqs(queues: Queues) -> Iterator[None]:
+    """Has a request that is too large refused as AWS does, where moto counts the characters of bodies."""
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        parts = [
+            part
+            for entry in params["Entries"]
+            for name, value in entry.get("MessageAttributes", {}).items()
+            for part in (name, *value.values())
+        ] + [entry["MessageBody"] for entry in params["Entries"]]
+        if sum(len(part.encode()) for part in parts) > MIB:
+            raise ClientError({"Error": {"Code": "BatchRequestTooLong", "Message": ""}}, "SendMessageBatch")
+
+    events = aws.client("sqs").meta.events
+    events.register("provide-client-params.sqs.SendMessageBatch", refuse)
+    yield
+    events.unregister("provide-client-params.sqs.SendMessageBatch", refuse)
+
+
+def large(size: int, letter: str = "x") -> str:
+    """A message that is invalid, and so many bytes long."""
+    empty = json.dumps({"times": 1, "more": ""})
+    left, width = size - len(empty), len(letter.encode())
+    return empty.replace('""', f'"{letter * (left // width)}{"-" * (left % width)}"')
+
+
+def with_attributes(body: str, attributes: dict[str, str]) -> dict[str, Any]:
+    """An event of a message that has attributes."""
+    event = sqs_event([body], queue=JOB)
+    event["Records"][0]["messageAttributes"] = {
+        name: {"dataType": "String", "stringValue": value} for name, value in attributes.items()
+    }
+    return event
+
+
+@pytest.mark.parametrize("letter", ["x", "ü"])
+@pytest.mark.parametrize(
+    ("room", "kept"),
+    [
+        (NAMES_ITS_RECORD, {"recorded-as"}),
+        (NAMES_ITS_RECORD + SAYS_WHY - 1, {"recorded-as"}),
+        (NAMES_ITS_RECORD + SAYS_WHY, {"recorded-as", "reason"}),
+        (NAMES_ITS_RECORD + SAYS_WHY + len("hueString") + len("red" * 20), {"recorded-as", "reason", "hue"}),
+    ],
+)
+def test_a_discarded_message_is_dead_at_once_with_as_many_attributes_as_sqs_takes(
+    perform: Performer, queues: Queues, stored: Stored, strict_sqs: None, room: int, kept: set[str], letter: str
+) -> None:
+    body = large(MIB - room, letter)
+    assert perform(ring, event=with_attributes(body, {"hue": "red" * 20})).failed == []
+    (dead,) = queues.messages(JOB, dead=True)
+    assert dead["Body"] == body
+    assert dead["MessageAttributes"].keys() == kept
+    (record,) = stored(dead_letters)
+    assert dead["MessageAttributes"]["recorded-as"]["StringValue"] == record.message_id
+    assert (record.reason, record.error) == ("discarded", "more: Extra inputs are not permitted")
+
+
+def test_a_discarded_message_too_large_for_a_copy_is_recorded_and_left_to_sqs_without_a_wait(
+    perform: Performer, queues: Queues, stored: Stored, strict_sqs: None, visibility: list[int]
+) -> None:
+    """SQS moves it after its last attempt, under the id that the record has."""
+    event = sqs_event([large(MIB - NAMES_ITS_RECORD + 1), {"times": -1}], queue=JOB)
+    assert perform(ring, event=event).failed == [0]
+    assert visibility == [0]
+    assert [dead["Body"] for dead in queues.messages(JOB, dead=True)] == ['{"times": -1}']
+    too_large = event["Records"][0]["messageId"]
+    assert [letter.error for letter in stored(dead_letters, message_id=too_large)] == [
+        "more: Extra inputs are not permitted"
+    ]
+
+
+def test_large_attributes_of_one_message_hold_up_no_other(perform: Performer, queues: Queues, strict_sqs: None) -> None:
+    event = sqs_event([{"times": -1}] * 3, queue=JOB)
+    for record in event["Records"]:
+        record["messageAttributes"] = {"hue": {"dataType": "String", "stringValue": "x" * (MIB // 2)}}
+    assert perform(ring, event=event).failed == []
+    assert [dead["MessageAttributes"].keys() for dead in queues.messages(JOB, dead=True)] == [
+        {"recorded-as", "reason", "hue"}
+    ] * 3
+
+
+def test_of_ten_attributes_the_last_give_way_to_those_that_say_why(perform: Performer, queues: Queues) -> None:
+    event = with_attributes('{"times": -1}', {f"hue-{n}": "red" for n in range(10)})
+    assert perform(ring, event=event).failed == []
+    (dead,) = queues.messages(JOB, dead=True)
+    assert dead["MessageAttributes"].keys() == {"recorded-as", "reason", *(f"hue-{n}" for n in range(8))}
+
+
+def test_a_message_with_ten_attributes_is_sent_again_with_those(perform: Performer, sent: list[dict[str, Any]]) -> None:
+    event = with_attributes('{"times": 101}', {f"hue-{n}": "red" for n in range(10)})
+    assert perform(ring, event=event).failed == []
+    assert [entry["MessageAttributes"].keys() for entry in sent] == [{f"hue-{n}" for n in range(10)}]
+
+
+def test_a_large_message_is_sent_again_without_its_first_id(
+    perform: Performer, sent: list[dict[str, Any]], strict_sqs: None
+) -> None:
+    event = with_attributes('{"times": 101}', {"hue": "x" * (MIB - len('{"times": 101}hueString'))})
+    assert perform(ring, event=event).failed == []
+    assert [entry["MessageAttributes"].keys() for entry in sent] == [{"hue"}]
+
+
+def test_a_snoozed_message_is_sent_again_and_is_no_failure(
+    perform: Performer, queues: Queues, stored: Stored, sent: list[dict[str, Any]]
+) -> None:
     event = sqs_event([{"times": 101}], queue=JOB)
     event["Records"][0]["attributes"]["MessageGroupId"] = "tenant-7"
     event["Records"][0]["messageAttributes"] = {"kept": {"stringValue": "yes", "dataType": "String"}}
-    sent: list[dict[str, Any]] = []
-    aws.client("sqs").meta.events.register(
-        "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
-    )
     assert perform(ring, event=event).failed == []
     (entry,) = sent
     assert json.loads(entry["MessageBody"]) == {"times": 101}
@@ -251,17 +391,13 @@ def test_a_message_that_dies_again_after_a_redrive_is_unresolved_again(
     assert (letter.resolved_at, letter.resolution, letter.resolved_by) == (None, None, None)
 
 
-def test_a_failed_message_waits_by_its_backoff(perform: Performer, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed: list[dict[str, Any]] = []
-    aws.client("sqs").meta.events.register(
-        "provide-client-params.sqs.ChangeMessageVisibilityBatch", lambda params, **_: changed.extend(params["Entries"])
-    )
+def test_a_failed_message_waits_by_its_backoff(
+    perform: Performer, visibility: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("schoolbell.jobs.messages.random.random", lambda: 0.5)
     perform(ring, {"times": 0}, attempt=3)
     perform(ring, {"times": 0}, attempt=5)
-    assert [entry["VisibilityTimeout"] for entry in changed] == [10, 0], (
-        "half of up to 20 seconds; the last is dead at once"
-    )
+    assert visibility == [10, 0], "half of up to 20 seconds; the last is dead at once"
 
 
 def test_a_second_delivery_of_an_outbox_message_is_dropped(perform: Performer, database: Database) -> None:
@@ -356,14 +492,12 @@ def test_messages_go_back_when_the_database_is_away(perform: Performer, database
     assert rung(database) == [1, 2]
 
 
-def test_no_message_dies_while_the_database_is_away(perform: Performer, queues: Queues, stored: Stored) -> None:
+def test_no_message_dies_while_the_database_is_away(
+    perform: Performer, queues: Queues, stored: Stored, sent: list[dict[str, Any]]
+) -> None:
     """On its last attempt it is sent again, as what it was: an outage may last longer than all attempts."""
     nowhere = DatabaseAddress.from_url("postgresql://nobody:@127.0.0.1:1/none?sslmode=disable")
     away = Performer(replace(perform.runtime, database=Database(lambda: nowhere, timedelta(seconds=5))))
-    sent: list[dict[str, Any]] = []
-    aws.client("sqs").meta.events.register(
-        "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
-    )
     assert away(ring, {"times": 1}, "not json", attempt=4).failed == [0, 1]
     assert sent == []
     assert away(ring, {"times": 1}, "not json", attempt=5, message_ids=["first", "second"]).failed == []
@@ -375,11 +509,9 @@ def test_no_message_dies_while_the_database_is_away(perform: Performer, queues: 
     assert stored(dead_letters) == []
 
 
-def test_message_keeps_its_first_id_however_often_it_is_sent_again(perform: Performer, queues: Queues) -> None:
-    sent: list[dict[str, Any]] = []
-    aws.client("sqs").meta.events.register(
-        "provide-client-params.sqs.SendMessageBatch", lambda params, **_: sent.extend(params["Entries"])
-    )
+def test_message_keeps_its_first_id_however_often_it_is_sent_again(
+    perform: Performer, sent: list[dict[str, Any]]
+) -> None:
     event = sqs_event([{"times": 101}], queue=JOB)
     event["Records"][0]["messageAttributes"] = {"first-message-id": {"stringValue": "first", "dataType": "String"}}
     perform(ring, event=event)
