@@ -18,6 +18,12 @@ from schoolbell.tutoring.waitlists import GRACE, OPENINGS, lock_seat
 SLACK = timedelta(seconds=2)
 """The machine waits for so much longer than the offer stands, so that it is surely over when the machine looks."""
 
+LONGEST_WAIT = timedelta(seconds=99_999_999)
+"""Of a task of Step Functions. The machine looks at an offer that stands longer before it is over, and waits again.
+
+https://docs.aws.amazon.com/step-functions/latest/dg/state-task.html
+"""
+
 ROUNDS_AN_EXECUTION = 40
 """After so many offers of a seat a new execution goes on: with 20 seats and 14 events a round, an execution has a
 history of about 11,200 events and room for retries. Step Functions ends an execution at 25,000."""
@@ -149,7 +155,8 @@ def _offer_to_next(
 
 def _offered(offer: Row[*tuple[Any, ...]], now: datetime) -> Offered:
     left = (offer.expires_at or now + GRACE) - now  # no end: somebody took it away by hand
-    return Offered(outcome="offered", entry_id=offer.id, wait_seconds=ceil((left + SLACK).total_seconds()))
+    wait = min(left + SLACK, LONGEST_WAIT)
+    return Offered(outcome="offered", entry_id=offer.id, wait_seconds=ceil(wait.total_seconds()))
 
 
 def _settle(connection: Connection, seat_id: UUID, outcome: Settled) -> Offered:

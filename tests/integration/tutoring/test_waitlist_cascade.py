@@ -73,6 +73,18 @@ def test_the_window_is_the_waiting_lists_own(waitlists: Waitlist) -> None:
     assert waitlists.statuses(waitlist) == ["expired", "notified"]
 
 
+def test_a_window_of_decades_is_a_window(waitlists: Waitlist) -> None:
+    waitlist = waitlists.of(students=1, offer_window_seconds=2**31 - 1)
+    waitlists.open(waitlist)
+    waitlists.settle()
+
+    waitlists.answer(waitlists.entries(waitlist)[0], "accept")
+    waitlists.settle()
+
+    assert waitlists.seats(waitlist) == ["taken"]
+    assert [execution.status for execution in waitlists.machine.executions.values()] == ["SUCCEEDED"]
+
+
 def test_when_nobody_is_left_the_execution_ends(waitlists: Waitlist) -> None:
     waitlist = waitlists.of(students=1)
     waitlists.open(waitlist)

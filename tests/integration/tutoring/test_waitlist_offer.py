@@ -41,6 +41,19 @@ def test_done_twice_it_finds_the_offer_it_has_made(waitlists: Waitlist) -> None:
     assert waitlists.told() == [str(first.student_id)]
 
 
+def test_the_machine_waits_no_longer_than_step_functions_can_and_then_looks_again(waitlists: Waitlist) -> None:
+    longest = 99_999_999
+    waitlist = waitlists.of(students=1, offer_window_seconds=longest + 60)
+    seat = the_seat(waitlists, waitlist)
+
+    once = offer({"seat_id": seat, "round": 0}, Invocation())
+    waitlists.clock.advance(timedelta(seconds=longest))
+    again = offer({"seat_id": seat, "round": 1}, Invocation())
+
+    assert [once["wait_seconds"], again["wait_seconds"]] == [longest, 60 + SLACK]
+    assert waitlists.statuses(waitlist) == ["notified"]
+
+
 def test_the_student_is_told_by_an_urgent_email_that_is_worth_nothing_after_the_offer(
     waitlists: Waitlist, stored: Stored
 ) -> None:
