@@ -68,6 +68,15 @@ def deploy(settings: Settings) -> None:
     _make_schedules(settings, role)
 
 
+def by_time_zone(job: str, settings: Settings) -> None:
+    """Has a job run by time zone, so that its schedule is a pattern."""
+    name = settings.resource_name(job)
+    found = aws.client("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    aws.client("lambda").update_function_configuration(
+        FunctionName=name, Environment={"Variables": {**found, "JOB_BY_TIME_ZONE": "true"}}
+    )
+
+
 def make_queue(name: str) -> None:
     """Makes a queue and, unless it is one, its dead-letter queue."""
     for each in (name,) if name.endswith("-dlq") else (name, f"{name}-dlq"):

@@ -15,7 +15,6 @@ from schoolbell.admin.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.jobs import statistics
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
-from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.statistics import Day as RunsOfDay
 from schoolbell.jobs.statistics import Statistics
 from schoolbell.settings import Settings
@@ -121,7 +120,7 @@ def _job(info: JobInfo, known: Facts, queues: dict[str, Queue], now: datetime) -
         is_critical=info.is_critical,
         has_dry_run=info.has_dry_run,
         timeout=info.timeout,
-        schedule=_schedule(info.schedule) if info.schedule else None,
+        schedule=_schedule(info.schedule, info.words) if info.schedule else None,
         last_run=last,
         month=known.months.get(info.name, Month()),
         queues=waiting,
@@ -153,11 +152,7 @@ def problems_of(
     return tuple(found)
 
 
-def _schedule(info: ScheduleInfo) -> Schedule:
-    try:
-        words = parse(info.expression, info.timezone).in_words()
-    except InvalidExpression:  # AWS takes it all the same, or it was changed elsewhere
-        words = info.expression
+def _schedule(info: ScheduleInfo, words: str) -> Schedule:
     return Schedule(
         kind=info.kind,
         name=info.name,

@@ -186,11 +186,15 @@ def reschedule(
     `schoolbell reschedule tutoring.session-sweep 'rate(30 minutes)'`
     """
     with connected(as_json=as_json) as client:
-        schedule = client.job(job).schedule
+        found = client.job(job)
+        schedule = found.schedule
         zone = timezone or (schedule.timezone if schedule else "UTC")
         kind = schedule.kind if schedule else "scheduler"
         change = (
-            Change(is_changed=False, message=f"{job} would run: {parse(expression, zone, kind).in_words()}")
+            Change(
+                is_changed=False,
+                message=f"{job} would run: {parse(expression, zone, kind).in_words(found.zone_in_words)}",
+            )
             if dry_run
             else client.reschedule(job, expression, timezone)
         )

@@ -18,13 +18,11 @@ from schoolbell.jobs.client import (
     Change,
     DeadLetterInfo,
     Health,
-    InvalidExpression,
     JobInfo,
     LogRecord,
     QueueInfo,
     RunInfo,
 )
-from schoolbell.jobs.expressions import parse
 from schoolbell.jobs.triggers import CANCELLED
 
 STATES = {
@@ -111,7 +109,7 @@ def job(found: JobInfo, now: datetime, queues: Sequence[QueueInfo], runs: Sequen
     if found.schedule:
         schedule = found.schedule
         rows += [
-            ("expression", escape(f"{schedule.expression}, {schedule.timezone}")),
+            ("expression", escape(f"{schedule.expression}, {found.zone_in_words or schedule.timezone}")),
             (
                 "by",
                 f"an EventBridge rule, {schedule.name}" if schedule.kind == "rule" else f"Scheduler, {schedule.name}",
@@ -139,10 +137,7 @@ def rung_by(found: JobInfo) -> str:
         return "queue" if len(found.queues) == 1 else f"{len(found.queues)} queues"
     if found.schedule is None:
         return "[yellow]nothing: its schedule was deleted[/]"
-    try:
-        return escape(parse(found.schedule.expression, found.schedule.timezone).in_words())
-    except InvalidExpression:
-        return escape(found.schedule.expression)
+    return escape(found.words)
 
 
 def next_run(found: JobInfo, now: datetime) -> str:

@@ -58,6 +58,21 @@ class JobInfo:
     zones: tuple[ScheduleInfo, ...] = ()
     """What rings it, where it runs by time zone: a schedule a zone, by the zones' names."""
 
+    @property
+    def zone_in_words(self) -> str | None:
+        """What is said in place of its schedule's time zone, where that is only a pattern's."""
+        return "by time zone" if self.is_by_time_zone else None
+
+    @property
+    def words(self) -> str:
+        """When its schedule goes off, e.g. `At 03:00, Europe/Berlin` or `At 06:00, by time zone`."""
+        if self.schedule is None:
+            return ""
+        try:
+            return parse(self.schedule.expression, self.schedule.timezone).in_words(self.zone_in_words)
+        except InvalidExpression:  # AWS takes it all the same, or it was changed elsewhere
+            return self.schedule.expression
+
 
 def listed(database: Database, settings: Settings, now: datetime) -> list[JobInfo]:
     """Every job with its schedule, as AWS has them at this moment, by name."""

@@ -355,13 +355,13 @@ class JobClient:
             raise InvalidExpression("a job's schedule is rate() or cron(); to run it once, trigger it with a time")
         read.refuse_past(self.clock())
         if (schedule.expression, schedule.timezone) == (read.text, read.timezone):
-            return Change(is_changed=False, message=f"{job} runs so already: {read.in_words()}")
+            return Change(is_changed=False, message=f"{job} runs so already: {info.words}")
         before = {"expression": schedule.expression, "timezone": schedule.timezone}
         after = {"expression": read.text, "timezone": read.timezone}
         with self._audited("job.rescheduled", job, {"before": before, "after": after}):
             clocks.change(schedule, self.settings, read.text, read.timezone)
         since = "from the next platform.schedule-sync on" if info.is_by_time_zone else "from now on"
-        return Change(is_changed=True, message=f"{job} runs {since}: {read.in_words()}")
+        return Change(is_changed=True, message=f"{job} runs {since}: {read.in_words(info.zone_in_words)}")
 
     def unschedule(self, job: str) -> Change:
         """Deletes a job's schedule. CloudFormation makes it again when a deployment changes it.

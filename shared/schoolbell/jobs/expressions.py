@@ -85,14 +85,19 @@ class Expression:
         )
         return [moment for moment in skipped if start < moment <= end]
 
-    def in_words(self) -> str:
-        """What the expression says, e.g. `At 03:00, only on Sunday, Europe/Berlin` or `Every 5 minutes`."""
+    def in_words(self, zone: str | None = None) -> str:
+        """What the expression says, e.g. `At 03:00, only on Sunday, Europe/Berlin` or `Every 5 minutes`.
+
+        Args:
+            zone: what to say of the time zone; its name, if not given.
+        """
+        zone = zone or self.timezone
         if self.interval:
             value, unit = self.text[5:-1].split()
             return f"Every {unit}" if value == "1" else f"Every {value} {unit}"
         if self.moment:
-            return f"Once, at {self.moment:%H:%M:%S} on {self.moment.day} {self.moment:%B %Y}, {self.timezone}"
-        return f"{_cron_in_words(self.text[5:-1])}, {self.timezone}"
+            return f"Once, at {self.moment:%H:%M:%S} on {self.moment.day} {self.moment:%B %Y}, {zone}"
+        return f"{_cron_in_words(self.text[5:-1])}, {zone}"
 
     def refuse_past(self, now: datetime) -> None:
         """Refuses what will never go off any more; AWS takes an `at()` in the past and never rings it.

@@ -20,7 +20,7 @@ from schoolbell.cli.commands import app, main
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs, outbox
 from schoolbell.settings import Settings
-from tests.fakes.deployed import DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws
+from tests.fakes.deployed import DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
 from tests.fixtures.database import Stored
 
 NOW = datetime.now(UTC)
@@ -183,6 +183,18 @@ def test_reschedule_shows_the_next_times_by_the_clock_of_the_zone(schoolbell: Sc
     changed = schoolbell("reschedule", SCHEDULED, "cron(30 4 * * ? *)", "--timezone", "America/New_York", "--json").json
     assert (changed["change"]["is_changed"], len(changed["next"])) == (True, 5)
     assert schoolbell("show", SCHEDULED, "--json").json["job"]["schedule"]["timezone"] == "America/New_York"
+
+
+def test_a_job_that_runs_by_time_zone_is_shown_in_no_zone(schoolbell: Schoolbell, settings: Settings) -> None:
+    by_time_zone(SCHEDULED, settings)
+    assert "At 03:00, by time zone" in schoolbell("jobs").out
+    shown = schoolbell("show", SCHEDULED).out
+    assert "At 03:00, by time zone" in shown
+    assert "cron(0 3 * * ? *), by time zone" in shown
+    tried = schoolbell("reschedule", SCHEDULED, "cron(30 4 * * ? *)", "--dry-run")
+    assert f"{SCHEDULED} would run: At 04:30, by time zone" in tried.out
+    changed = schoolbell("reschedule", SCHEDULED, "cron(30 4 * * ? *)")
+    assert f"{SCHEDULED} runs from the next platform.schedule-sync on: At 04:30, by time zone" in changed.out
 
 
 def test_unschedule_asks_first(schoolbell: Schoolbell) -> None:

@@ -17,7 +17,7 @@ from schoolbell.database.tables.platform import audit_logs, dead_letters, job_ru
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.factories import Make
-from tests.fakes.deployed import CALLED, DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws
+from tests.fakes.deployed import CALLED, DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
 from tests.fixtures.admin import JOBS, ORIGIN, Admin
 from tests.fixtures.database import Stored
 
@@ -530,6 +530,13 @@ def test_whoever_changed_something_sees_it_at_once_whatever_another_environment_
     admin.post(f"/{RULED}/pause")
     assert "__Host-changed" in admin.cookies
     assert '<span class="pill paused">' in admin.get().text
+
+
+def test_a_job_that_runs_by_time_zone_is_shown_in_no_zone(admin: Admin, admin_settings: Settings) -> None:
+    by_time_zone(SCHEDULED, admin_settings)
+    admin.sign_in()
+    assert "At 03:00, by time zone" in admin.get().text
+    assert "At 03:00, by time zone" in admin.get(f"/{SCHEDULED}").text
 
 
 def test_a_schedule_is_shown_with_its_next_five_times_before_it_is_saved(
