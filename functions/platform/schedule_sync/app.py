@@ -30,8 +30,11 @@ KEPT_UNUSED: Final = timedelta(days=1)
 CALLS_AT_ONCE: Final = 10
 LONGEST_NAME: Final = 64  # characters, of EventBridge Scheduler
 DIGITS: Final = 8  # of a digest, where a name would be longer
+ROUNDS: Final = 5
+"""How often a job may be paused and resumed while it gets a new zone."""
 
 type Done = Literal["created", "updated", "unchanged", "deleted"]
+type State = Literal["ENABLED", "DISABLED"]
 type Json = Any
 
 
@@ -70,13 +73,16 @@ def handler(job: JobContext) -> Synced:
         except Exception as error:
             return error
 
+    def state_of_new(zone: Zone) -> State:
+        return "DISABLED" if zone.job in paused else "ENABLED"
+
     def bring_about(zone: Zone, found: Json | Exception | None) -> Done | Exception:
         if isinstance(found, Exception):
             return found
         try:
             if not zone.is_wanted:
                 return remove(zone, job.settings)
-            return keep(client, patterns[zone.job], zone, found, job.settings, is_new_on=zone.job not in paused)
+            return keep(client, patterns[zone.job], zone, found, job.settings, state_of_new(zone))
         except Exception as error:
             return error
 
@@ -84,6 +90,14 @@ def handler(job: JobContext) -> Synced:
         found = list(callers.map(look, planned))
         paused = paused_jobs(planned, found)
         outcomes = list(callers.map(bring_about, planned, found))
+        new = [zone for zone, outcome in zip(planned, outcomes, strict=True) if outcome == "created"]
+        others = [zone for zone in planned if zone not in new]
+        for _ in range(ROUNDS if new else 0):  # whoever pauses a job just now may not see its new schedules
+            before, paused = paused, paused_jobs(others, list(callers.map(look, others)))
+            if paused == before:
+                break
+            for zone in new:
+                put(client, patterns[zone.job], zone, job.settings, state_of_new(zone))
     settle(job, planned, outcomes)
     counts = {done: outcomes.count(done) for done in ("created", "updated", "deleted")}
     failed = sum(isinstance(outcome, Exception) for outcome in outcomes)
@@ -153,20 +167,24 @@ def keep(
     zone: Zone,
     found: Mapping[str, Json] | None,
     settings: Settings,
-    *,
-    is_new_on: bool,
+    state_if_new: State,
 ) -> Done:
     """Makes the schedule of a zone like the pattern; whether one that is there is on is left to whoever paused it."""
-    name = name_of(zone, settings)
     wanted = like(pattern, zone)
     if found is None:
-        state = "ENABLED" if is_new_on else "DISABLED"
-        client.create_schedule(Name=name, GroupName=settings.schedule_group, State=state, **wanted)
+        name = name_of(zone, settings)
+        client.create_schedule(Name=name, GroupName=settings.schedule_group, State=state_if_new, **wanted)
         return "created"
     if all(found.get(key) == value for key, value in wanted.items()):
         return "unchanged"
-    client.update_schedule(Name=name, GroupName=settings.schedule_group, State=found["State"], **wanted)
+    put(client, pattern, zone, settings, found["State"])
     return "updated"
+
+
+def put(client: Json, pattern: Mapping[str, Json], zone: Zone, settings: Settings, state: State) -> None:
+    """Makes the schedule of a zone, which is there, like the pattern, on or off."""
+    name = name_of(zone, settings)
+    client.update_schedule(Name=name, GroupName=settings.schedule_group, State=state, **like(pattern, zone))
 
 
 def like(pattern: Mapping[str, Json], zone: Zone) -> dict[str, Json]:

@@ -332,6 +332,8 @@ class JobClient:
         action = "job.resumed" if enable else "job.paused"
         with self._audited(action, job, details), ThreadPoolExecutor(catalogue.CALLS_AT_ONCE) as callers:
             list(callers.map(lambda each: clocks.switch(each, self.settings, enable=enable), others))
+        if info.zones:  # platform.schedule-sync may have made another meanwhile
+            self._switch(job, enable=enable)
         return Change(is_changed=True, message=f"{job} is {'resumed' if enable else 'paused'}")
 
     def reschedule(self, job: str, expression: str, timezone: str | None = None) -> Change:

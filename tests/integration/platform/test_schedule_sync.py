@@ -14,6 +14,8 @@ from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import audit_logs, outbox, zone_schedules
 from schoolbell.database.tables.tutoring import teachers
+from schoolbell.jobs import clocks
+from schoolbell.jobs.catalogue import ScheduleInfo
 from schoolbell.jobs.client import JobClient, Refused
 from schoolbell.settings import Settings
 from tests.factories import Make
@@ -117,6 +119,97 @@ def test_a_new_zone_of_a_paused_job_is_paused_too(
     make.teacher(timezone="Europe/Rome")
     assert perform(sync, now=now + HOUR).result["created"] == 1
     assert schedules(settings)[f"{PATTERN}-europe-rome"]["State"] == state
+
+
+@pytest.mark.parametrize("moment", ["before it is made", "after it is made"])
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_new_zone_of_a_job_that_is_paused_or_resumed_meanwhile_is_as_the_others_are(
+    perform: Performer,
+    make: Make,
+    settings: Settings,
+    operator: JobClient,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    is_paused: bool,
+) -> None:
+    make.teacher(timezone="Europe/Madrid")
+    perform(sync)
+    act, state = (operator.pause, "DISABLED") if is_paused else (operator.resume, "ENABLED")
+    if not is_paused:
+        operator.pause(CHIME)
+    make.teacher(timezone="Europe/Paris")
+    client = aws.client("scheduler")
+    original = client.create_schedule
+
+    def meanwhile(**request: Any) -> None:
+        if moment == "before it is made":
+            act(CHIME)
+        original(**request)
+        if moment == "after it is made":
+            act(CHIME)
+
+    monkeypatch.setattr(client, "create_schedule", meanwhile)
+    assert perform(sync, now=now + HOUR).result["created"] == 1
+    assert states(settings) == {PATTERN: "DISABLED", MADRID: state, PARIS: state}
+
+
+def test_a_new_zone_of_a_job_that_is_paused_and_resumed_meanwhile_is_on(
+    perform: Performer,
+    make: Make,
+    settings: Settings,
+    operator: JobClient,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make.teacher(timezone="Europe/Madrid")
+    perform(sync)
+    make.teacher(timezone="Europe/Paris")
+    client = aws.client("scheduler")
+    create, change = client.create_schedule, client.update_schedule
+
+    def after_a_pause(**request: Any) -> None:
+        operator.pause(CHIME)
+        create(**request)
+        monkeypatch.setattr(client, "update_schedule", after_it_was_resumed)
+
+    def after_it_was_resumed(**request: Any) -> None:
+        monkeypatch.undo()
+        operator.resume(CHIME)
+        change(**request)
+
+    monkeypatch.setattr(client, "create_schedule", after_a_pause)
+    perform(sync, now=now + HOUR)
+    assert states(settings) == {PATTERN: "DISABLED", MADRID: "ENABLED", PARIS: "ENABLED"}
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_zone_that_is_made_while_its_job_is_being_paused_or_resumed_is_switched_too(
+    perform: Performer,
+    make: Make,
+    settings: Settings,
+    operator: JobClient,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    is_paused: bool,
+) -> None:
+    """The whole of a sync passes after the client has looked which zones there are."""
+    make.teacher(timezone="Europe/Madrid")
+    perform(sync)
+    act, state = (operator.pause, "DISABLED") if is_paused else (operator.resume, "ENABLED")
+    if not is_paused:
+        operator.pause(CHIME)
+    make.teacher(timezone="Europe/Paris")
+    switch = clocks.switch
+
+    def meanwhile(schedule: ScheduleInfo, settings: Settings, *, enable: bool) -> None:
+        monkeypatch.undo()
+        perform(sync, now=now + HOUR)
+        switch(schedule, settings, enable=enable)
+
+    monkeypatch.setattr(clocks, "switch", meanwhile)
+    assert act(CHIME).is_changed
+    assert states(settings) == {PATTERN: "DISABLED", MADRID: state, PARIS: state}
 
 
 def test_pausing_the_job_pauses_it_in_all_its_zones_and_leaves_the_pattern_off(
