@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from schoolbell import aws
 from schoolbell.admin import history
@@ -15,6 +15,7 @@ from schoolbell.admin.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.jobs import statistics
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
+from schoolbell.jobs.queue_sizes import size_of
 from schoolbell.jobs.statistics import Day as RunsOfDay
 from schoolbell.jobs.statistics import Statistics
 from schoolbell.settings import Settings
@@ -37,11 +38,6 @@ METRICS_LATE: Final = timedelta(minutes=10)
 """CloudWatch's newest figure of a queue is no older than this."""
 
 CALLS_AT_ONCE: Final = 16
-_COUNTS: Final = {
-    "waiting": "ApproximateNumberOfMessages",
-    "in_flight": "ApproximateNumberOfMessagesNotVisible",
-    "delayed": "ApproximateNumberOfMessagesDelayed",
-}
 
 
 @dataclass
@@ -189,13 +185,9 @@ def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> di
 
     def ask(name: str) -> Queue | None:
         try:
-            answer: dict[str, Any] = client.get_queue_attributes(
-                QueueUrl=settings.queue_url(name), AttributeNames=list(_COUNTS.values())
-            )
+            return Queue(name=name, **size_of(client, settings.queue_url(name))._asdict())
         except Exception:
             return None
-        counts = {field: int(answer["Attributes"].get(attribute, 0)) for field, attribute in _COUNTS.items()}
-        return Queue(name=name, **counts)
 
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))) as callers:
         found = {queue.name: queue for queue in callers.map(ask, names) if queue}

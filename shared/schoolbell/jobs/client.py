@@ -63,6 +63,7 @@ from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import in_one_line
+from schoolbell.jobs.queue_sizes import size_of
 from schoolbell.jobs.triggers import CANCELLED, Trigger
 from schoolbell.schedules import TOO_LATE
 from schoolbell.settings import Settings
@@ -409,9 +410,10 @@ class JobClient:
         return [self._queue(queue) for info in asked for queue in info.queues]
 
     def _queue(self, name: str) -> QueueInfo:
-        counts = _counts(self.settings.queue_url(name))
-        dead = _counts(self.settings.dead_letter_queue_url(name))
-        return QueueInfo(name, counts[0], counts[1], counts[2], dead=sum(dead))
+        client = aws.client("sqs")
+        size = size_of(client, self.settings.queue_url(name))
+        dead = size_of(client, self.settings.dead_letter_queue_url(name))
+        return QueueInfo(name, *size, dead=sum(dead))
 
     def health(self) -> Health:
         """Whether database and AWS answer, nothing piles up and nothing is dead."""
@@ -590,7 +592,7 @@ class JobClient:
         if redrives.is_moving(self.settings, queue):
             return is_moving
         started = self.clock()
-        dead = sum(_counts(self.settings.dead_letter_queue_url(queue)))
+        dead = sum(size_of(aws.client("sqs"), self.settings.dead_letter_queue_url(queue)))
         if not dead and not self._has_open(self.settings.resource_name(queue)):
             return Change(is_changed=False, message=f"{queue} has no dead letters")
         try:
@@ -811,15 +813,6 @@ def _unscheduled(job: JobInfo) -> str:
     if job.trigger == "queue":
         return f"{job.name} has no schedule: its queue rings it"
     return f"{job.name} has no schedule: it answers those who call it"
-
-
-def _counts(url: str) -> tuple[int, int, int]:
-    """About how many messages of a queue wait, are delayed, and are being handled."""
-    kinds = ("", "Delayed", "NotVisible")
-    names = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
-    answer = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    waiting, delayed, in_flight = (int(answer.get(name, 0)) for name in names)
-    return waiting, delayed, in_flight
 
 
 def _messages(count: int) -> str:

@@ -13,17 +13,12 @@ from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.jobs import statistics
 from schoolbell.jobs.catalogue import JobInfo
+from schoolbell.jobs.queue_sizes import QueueSize, size_of
 from schoolbell.jobs.statistics import Statistics
 from schoolbell.settings import Settings
 
 CALLS_AT_ONCE: Final = 20
 """As many as `schoolbell.aws` keeps connections."""
-
-COUNTED: Final = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesDelayed",
-    "ApproximateNumberOfMessagesNotVisible",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +82,16 @@ def state_of(jobs: Sequence[JobInfo], database: Database, settings: Settings) ->
     urls = [*map(settings.queue_url, queues), *map(settings.dead_letter_queue_url, letters)]
     client = aws.client("sqs")  # made here, since making one is not what threads should race for
     with ThreadPoolExecutor(CALLS_AT_ONCE) as callers:
-        asked = callers.map(partial(_counts, client), urls)
+        asked = callers.map(partial(_size, client), urls)
         with database.transaction(read_only=True) as connection:
             told = _ask(connection, [job.name for job in jobs if job.queues])
-        counts = dict(zip(urls, asked, strict=True))
-    dead = {name: sum(counts[settings.dead_letter_queue_url(name)]) for name in letters}
-    found = {queue: counts[settings.queue_url(queue)] for queue in queues}
+        sizes = dict(zip(urls, asked, strict=True))
+    dead = {name: sum(sizes[settings.dead_letter_queue_url(name)]) for name in letters}
+    found = {queue: sizes[settings.queue_url(queue)] for queue in queues}
     return State(
         jobs=jobs,
         queues={
-            queue: QueueState(waiting + delayed, active, dead[queue])
-            for queue, (waiting, delayed, active) in found.items()
+            queue: QueueState(size.waiting + size.delayed, size.in_flight, dead[queue]) for queue, size in found.items()
         },
         dead=dead,
         **told,
@@ -115,13 +109,11 @@ def _ask(connection: Connection, queue_jobs: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _counts(client: Any, url: str) -> tuple[int, int, int]:
-    """Messages that wait, that are delayed, and that are hidden; none of a queue that has been deleted meanwhile."""
+def _size(client: Any, url: str) -> QueueSize:
+    """A queue's size: nothing, where it has been deleted meanwhile."""
     try:
-        attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=list(COUNTED))["Attributes"]
+        return size_of(client, url)
     except Exception as error:
         if not aws.is_no_such_queue(error):
             raise
-        return 0, 0, 0
-    waiting, delayed, active = (int(attributes[name]) for name in COUNTED)
-    return waiting, delayed, active
+        return QueueSize(0, 0, 0)
