@@ -6,8 +6,7 @@ raises anything else (failed, may pass later). The state of a message and of a r
 A name is imported when it is first asked for: a scheduled job starts sooner without what only queue jobs need.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schoolbell.jobs.context import Chunk, JobContext, Progress
@@ -17,47 +16,21 @@ if TYPE_CHECKING:
     from schoolbell.jobs.runs import Cursor
     from schoolbell.jobs.scheduled import scheduled_job
     from schoolbell.jobs.tasks import task_job
+else:
+    from importlib import import_module
 
-__all__ = [
-    "Batch",
-    "Chunk",
-    "Cursor",
-    "Deleted",
-    "Discard",
-    "JobContext",
-    "JobError",
-    "Message",
-    "Payload",
-    "Progress",
-    "Result",
-    "Snooze",
-    "batch_job",
-    "queue_job",
-    "scheduled_job",
-    "task_job",
-]
+    _NAMES = {
+        "context": ("Chunk", "JobContext", "Progress"),
+        "messages": ("Message",),
+        "outcomes": ("Deleted", "Discard", "JobError", "Payload", "Result", "Snooze"),
+        "queues": ("Batch", "batch_job", "queue_job"),
+        "runs": ("Cursor",),
+        "scheduled": ("scheduled_job",),
+        "tasks": ("task_job",),
+    }
+    _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-_MODULES: Final = {
-    "Batch": "queues",
-    "Chunk": "context",
-    "Cursor": "runs",
-    "Deleted": "outcomes",
-    "Discard": "outcomes",
-    "JobContext": "context",
-    "JobError": "outcomes",
-    "Message": "messages",
-    "Payload": "outcomes",
-    "Progress": "context",
-    "Result": "outcomes",
-    "Snooze": "outcomes",
-    "batch_job": "queues",
-    "queue_job": "queues",
-    "scheduled_job": "scheduled",
-    "task_job": "tasks",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
