@@ -1,12 +1,12 @@
-"""Processes that outlive the command that started them, and are ended by a later one."""
+"""Processes that outlive the command that started them, and are ended by a later one, or when that command ends."""
 
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,6 +78,37 @@ def stop(record: RecordedProcess | None) -> None:
             process.kill()
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(record.pid, signal.SIGKILL)  # whoever was started in the meantime
+
+
+@contextmanager
+def at_the_end(command: Sequence[str | Path], *, folder: Path, holding: int) -> Iterator[None]:
+    """Has a command run when the block ends or this process does, however that comes about: it may be killed.
+
+    A shell waits for the end of a pipe, which is there as soon as nobody holds the pipe's other end.
+
+    Args:
+        command: what is to run, without a terminal.
+        folder: where.
+        holding: the descriptor of a locked file; it stays locked until the command has run.
+
+    Raises:
+        subprocess.CalledProcessError: at the end of the block, the command failed.
+    """
+    wait_and_run = ["sh", "-c", 'cat && exec "$@"', "sh", *(str(part) for part in command)]
+    waiting = subprocess.Popen(
+        wait_and_run,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd=folder,
+        pass_fds=[holding],
+        start_new_session=True,  # a Ctrl-C ends this process, and so the wait, but not the command
+    )
+    try:
+        yield
+    finally:
+        waiting.communicate()
+        if waiting.returncode:
+            raise subprocess.CalledProcessError(waiting.returncode, wait_and_run)
 
 
 def free_port(preferred: int | None = None) -> int:

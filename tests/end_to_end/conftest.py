@@ -9,13 +9,17 @@ While you write a test, `KEEP_STACK=1` leaves the stack running and takes it up 
 
 import fcntl
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from local import stack as embedded
 from local.home import CHECKOUT, Home
+from local.processes import at_the_end
 from schoolbell.database import Database, DatabaseAddress
 from tests.end_to_end.begun import (
     begun_lessons,
@@ -44,6 +48,7 @@ BEGUN = "begun_"
 LAST = ("interruptible", "whole_log")
 """Fixtures of tests that come last of all: they disturb what others have begun, or look back at them."""
 FOLDER = CHECKOUT / ".local" / NAME
+DOWN: Sequence[str | Path] = [sys.executable, "-m", "local", "down", "--purge", "--home", FOLDER]
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 
 
@@ -66,7 +71,7 @@ def _begun(item: pytest.Item) -> list[str]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The stack, up and with IAM enforced; a run that was killed may have left one, which ends first."""
+    """The stack, up and with IAM enforced, which ends with this process; one that was kept ends first."""
     keep = bool(os.environ.get("KEEP_STACK"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "in-use").open("w") as in_use:
@@ -74,16 +79,13 @@ def stack() -> Iterator[Stack]:
         home = Home(FOLDER)
         if not keep:
             embedded.down(home, purge=True)
-        try:
+        with nullcontext() if keep else at_the_end(DOWN, folder=CHECKOUT, holding=in_use.fileno()):
             embedded.up(home, NAME, enforce_iam=True)
             url = embedded.postgres_of(home).url()
             address = DatabaseAddress.from_url(url)
             database = Database(lambda: address, STATEMENT_TIMEOUT)
             yield Stack(NAME, home, database, f"http://127.0.0.1:{home.state().ports['sandbox']}")
             database.close()
-        finally:
-            if not keep:
-                embedded.down(home, purge=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
