@@ -4,6 +4,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ ACCESS_KEY: Final = "test"  # the emulator's root user, whatever the secret
 SECRET_KEY: Final = "test"  # noqa: S105 - it opens nothing
 
 
-def start_emulator(home: Home, port: int, *, enforce_iam: bool) -> RecordedProcess:
+def start_emulator(
+    home: Home, port: int, *, enforce_iam: bool, remember: Callable[[RecordedProcess], None] = lambda _: None
+) -> RecordedProcess:
     """Start the emulator with nothing in it.
 
     Its environment is written out here, because Lambda functions inherit it: as on AWS, they shall see none of ours.
@@ -44,6 +47,7 @@ def start_emulator(home: Home, port: int, *, enforce_iam: bool) -> RecordedProce
         folder=home.scratch,
         log=home.logs / "emulator.log",
         ready=partial(answers, f"{endpoint(port)}/_ministack/health"),
+        remember=remember,
     )
 
 

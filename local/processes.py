@@ -23,9 +23,23 @@ class ProcessError(RuntimeError):
 
 
 def start(
-    command: Sequence[str | Path], *, environment: Mapping[str, str], folder: Path, log: Path, ready: Callable[[], bool]
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    ready: Callable[[], bool],
+    remember: Callable[[RecordedProcess], None] = lambda _: None,
 ) -> RecordedProcess:
     """Start a process in a group of its own, and wait until it is ready.
+
+    Args:
+        command: what to start.
+        environment: all that it sees of one.
+        folder: where.
+        log: what it says.
+        ready: whether it is.
+        remember: called at once, since whoever waits may not live to see it ready.
 
     Raises:
         ProcessError: with the end of its log.
@@ -41,6 +55,7 @@ def start(
             start_new_session=True,
         )
     record = RecordedProcess(pid=process.pid, started=psutil.Process(process.pid).create_time())
+    remember(record)
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from local import bundle, deployment
 from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, answers, endpoint, start_emulator
-from local.home import CHECKOUT, ENVIRONMENTS, Home, State
+from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess, State
 from local.postgres import Postgres
 from local.processes import alive, free_port, start, stop
 from local.progress import CONSOLE, step
@@ -90,6 +90,11 @@ def start_database(home: Home, state: State) -> str:
 def start_services(home: Home, state: State) -> bool:
     """Start the emulator, and the stand-in for the outside services. Returns whether one was not running."""
     before = dict(state.processes)
+
+    def remember(name: str, process: RecordedProcess) -> None:
+        state.processes[name] = process
+        home.remember(state)
+
     emulator = state.processes.get("emulator")
     if alive(emulator) and not state.deployed and deployment.is_stuck(state.stack, state.ports["emulator"]):
         stop(emulator)
@@ -97,13 +102,12 @@ def start_services(home: Home, state: State) -> bool:
         with step("Emulator") as current:
             port = state.ports["emulator"] = free_port(state.ports.get("emulator"))
             state.deployed = ""
-            state.processes["emulator"] = start_emulator(home, port, enforce_iam=state.enforces_iam)
-            home.remember(state)
+            start_emulator(home, port, enforce_iam=state.enforces_iam, remember=partial(remember, "emulator"))
             current.note = endpoint(port) + (", enforcing IAM" if state.enforces_iam else "")
     if not alive(state.processes.get("sandbox")) and find_spec("local.sandbox"):
         with step("Sandbox") as current:
             port = state.ports["sandbox"] = free_port(state.ports.get("sandbox"))
-            state.processes["sandbox"] = start(
+            start(
                 [
                     *(ENVIRONMENTS / "dev" / "bin" / "python", "-m", "local.sandbox", "--port", str(port)),
                     *("--issuer-key", home.folder / "issuer.pem"),
@@ -112,8 +116,8 @@ def start_services(home: Home, state: State) -> bool:
                 folder=home.folder,
                 log=home.logs / "sandbox.log",
                 ready=partial(answers, f"{endpoint(port)}/health"),
+                remember=partial(remember, "sandbox"),
             )
-            home.remember(state)
             current.note = f"{endpoint(port)}, stands in for outside services"
     return state.processes != before
 

@@ -1,4 +1,4 @@
-"""What has to be run in the end is run, whatever ends the process that asked for it."""
+"""Processes are remembered and ended, whatever becomes of the process that started them."""
 
 import fcntl
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from local.home import CHECKOUT
-from local.processes import at_the_end
+from local.home import CHECKOUT, RecordedProcess
+from local.processes import alive, at_the_end, start, stop
 
 PATIENCE = 30.0  # seconds
 
@@ -72,6 +72,28 @@ def test_a_command_runs_when_its_owner_ends_and_holds_the_lock_until_then(
         assert time.monotonic() < deadline, "nobody lets go of the lock"
         time.sleep(0.02)
     assert (tmp_path / "done").exists()
+
+
+def test_a_process_is_remembered_before_it_is_ready(tmp_path: Path) -> None:
+    """Whoever waits for it may be killed meanwhile, and it must be known what there is to end."""
+    remembered: list[RecordedProcess] = []
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(
+            ["sleep", "600"],
+            environment={"PATH": os.defpath},
+            folder=tmp_path,
+            log=tmp_path / "log",
+            remember=remembered.append,
+            ready=interrupted,
+        )
+    (process,) = remembered
+    assert alive(process)
+    stop(process)
+    assert not alive(process)
 
 
 def test_at_the_end_of_the_block_the_command_has_run(tmp_path: Path) -> None:
