@@ -220,6 +220,8 @@ class _Settlement:
             if outbox_id in handled:
                 self.duplicates.add(message.id)
                 continue
+            if outbox_id:
+                handled.add(outbox_id)
             fresh.append(message)
         return fresh
 

@@ -409,6 +409,14 @@ def test_a_second_delivery_of_an_outbox_message_is_dropped(perform: Performer, d
     assert rung(database) == [1]
 
 
+def test_two_copies_of_an_outbox_message_in_one_batch_are_one(perform: Performer, database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("INSERT INTO platform.outbox (destination, payload) VALUES ('tutoring.bell', '{}')"))
+        outbox_id = connection.execute(text("SELECT id::text FROM platform.outbox")).scalar_one()
+    assert perform(ring, event=sqs_event([{"times": 1}] * 2, queue=JOB, outbox_id=outbox_id)).failed == []
+    assert rung(database) == [1]
+
+
 def test_a_failed_outbox_message_is_handled_when_it_comes_again(perform: Performer, database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(text("INSERT INTO platform.outbox (destination, payload) VALUES ('tutoring.bell', '{}')"))
