@@ -3,9 +3,9 @@
 import os
 from datetime import timedelta
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DOMAINS: Final = ("platform", "tutoring", "school", "documents")
 """The domains there are, of which a deployment has some. A job's name begins with its domain's."""
@@ -56,6 +56,8 @@ class Settings(BaseModel):
     pagerduty_severity: Literal["critical", "warning", "info"] = "critical"
     slack_severity: Literal["critical", "warning", "info"] = "warning"
     """What is less severe is not told there."""
+    slack_runs: frozenset[str] = frozenset()
+    """The scheduled jobs each of whose runs is told there; in the environment, their names with commas between."""
     monitoring_secret_id: str = ""
     """The secret with the token that `/metrics` asks for."""
     queue_backlog_messages: int = Field(default=1_000, ge=0)
@@ -64,6 +66,11 @@ class Settings(BaseModel):
     """A run that took more of its function's timeout raises an alert."""
     usual_duration_factor: float = Field(default=2, gt=1)
     """A scheduled run that took longer than this many times its job's average raises an alert."""
+
+    @field_validator("slack_runs", mode="before")
+    @classmethod
+    def _from_commas(cls, value: Any) -> Any:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
 
     def resource_name(self, job: str) -> str:
         """The name that a job's function, queue and schedule share.

@@ -34,12 +34,13 @@ PSEUDO: Final = {
     "AWS::AccountId": ACCOUNT,
     "AWS::URLSuffix": "amazonaws.com",
 }
-# With a VPC and a key of the secrets, so that the rules see what these bring with them.
+# With a VPC, a key of the secrets and a job whose runs are told, so that the rules see what these bring with them.
 GIVEN: Final[dict[str, Json]] = {
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:database-a1b2c3",
     "SecretsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1",
     "VpcSubnetIds": "subnet-1,subnet-2",
     "VpcSecurityGroupIds": "sg-1",
+    "SlackRuns": "tutoring.data-retention",
 }
 
 # By type: which property is a resource's name, and its ARN and `Ref` if they are not the name.

@@ -217,6 +217,17 @@ def functions_get_the_settings_they_read(bundle: Bundle) -> Iterator[str]:
         yield from _differs(f"{job}: AWS_ACCOUNT_ID", given.get("AWS_ACCOUNT_ID"), ACCOUNT)
 
 
+@rule
+def slack_can_be_told_of_the_runs_of_scheduled_jobs_only(bundle: Bundle) -> Iterator[str]:
+    scheduled: dict[str, list[str]] = {}
+    for job in sorted(bundle.jobs, key=lambda job: job.name):
+        if "@scheduled_job(" in bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]:
+            scheduled.setdefault(job.domain, []).append(job.name.removeprefix(f"{job.domain}."))
+    expected = "|".join(rf"{domain}\.({'|'.join(names)})" for domain, names in scheduled.items())
+    allowed = bundle.root.source["Parameters"]["SlackRuns"].get("AllowedPattern")
+    yield from _differs("the names that SlackRuns allows", allowed, f"({expected})?")
+
+
 # What the catalogue of jobs shows is read off the functions themselves.
 
 

@@ -105,6 +105,11 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(DATABASE_SECRET_ARN="x"),
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("AWS_ACCOUNT_ID"),
     ],
+    "slack_can_be_told_of_the_runs_of_scheduled_jobs_only": [
+        lambda b: b.root.source["Parameters"]["SlackRuns"].pop("AllowedPattern"),
+        lambda b: b.files.update({"functions/tutoring/new_one/app.py": '@scheduled_job("tutoring.new-one")'}),
+        lambda b: b.files.pop(SYNC),
+    ],
     "every_job_says_what_it_does": [
         lambda b: tutoring(b, "AutoComplete").pop("Description"),
         lambda b: tutoring(b, "AutoComplete").update(Description="Complete lessons."),

@@ -7,6 +7,8 @@ trouble that goes on, tells nobody anything new, and where one channel fails the
     (no row) ──────────────▶ triggered ◀──────────────▶ resolved
                                │    ▲       trigger
                                └────┘ trigger: seen once more
+
+Slack is also told of the runs of some jobs (`schoolbell.run_notices`). Nothing stands for those.
 """
 
 import re
@@ -26,6 +28,7 @@ from schoolbell.alerts import Alert, Severity
 from schoolbell.database.tables.alerts import alerts
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
+from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
 
 WAIT_FOR_ANOTHER = timedelta(seconds=5)
@@ -69,26 +72,28 @@ class Alarm(BaseModel):
 
 
 class Notice(Payload):
-    """A message of the topic `alerts`: CloudWatch's or a job's."""
+    """A message of the queue: by the topic `alerts` an alarm of CloudWatch's or a job's alert, or else a run."""
 
     alarm: Alarm | None = None
     alert: Alert | None = None
+    run: RunNotice | None = None
 
     @model_validator(mode="before")
     @classmethod
     def by_sender(cls, body: Any) -> Any:
-        """Tells whose message it is by a field that only CloudWatch's have."""
-        return {"alarm" if isinstance(body, Mapping) and "AlarmName" in body else "alert": body}
+        """Tells alarms by a field that only CloudWatch's messages have, and runs by their id."""
+        fields = body if isinstance(body, Mapping) else ()
+        return {"alarm" if "AlarmName" in fields else "run" if "run_id" in fields else "alert": body}
 
     @model_validator(mode="after")
     def is_one(self) -> Self:
         """Refuses a body that is null."""
-        if self.alarm is None and self.alert is None:
-            raise ValueError("expected an alarm or an alert")
+        if self.alarm is None and self.alert is None and self.run is None:
+            raise ValueError("expected an alarm, an alert or a run")
         return self
 
     def as_alert(self, stack: str) -> Alert | None:
-        """What it says; none if that is nothing to anybody."""
+        """What it says is wrong or is over; none if that is nothing."""
         return self.alarm.as_alert(stack) if self.alarm else self.alert
 
 
@@ -132,6 +137,8 @@ class Routed(Result):
 
 @queue_job("platform.alert-router", Notice)
 def handler(job: JobContext, notice: Notice) -> Routed:
+    if notice.run:
+        return tell_of_run(job, notice.run)
     alert = notice.as_alert(job.settings.schoolbell_stack)
     if alert is None:
         return Routed()
@@ -151,6 +158,21 @@ def handler(job: JobContext, notice: Notice) -> Routed:
     if failures:
         raise most_urgent(failures)
     return Routed(told=len(owed))
+
+
+def tell_of_run(job: JobContext, run: RunNotice) -> Routed:
+    """Tells Slack how a run stands, if there is a Slack. A message that comes again is known by its outbox id."""
+    slack = slack_of(job.settings)
+    try:
+        if not slack.is_configured():
+            return Routed()
+        slack.send_run(run)
+    except Uncertain:
+        if job.attempt == 1:  # as with alerts, two that may have arrived are enough
+            raise
+    except Exception as error:
+        raise most_urgent([error]) from None
+    return Routed(told=1)
 
 
 def channels_of(settings: Settings) -> list[Channel]:

@@ -20,6 +20,7 @@ from schoolbell.alerts import Alert, Severity
 from schoolbell.jobs import JobContext, Result, catalogue, occurrences, scheduled_job, statistics
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
 from schoolbell.jobs.expressions import Expression, InvalidExpression, parse
+from schoolbell.run_notices import tell_of_runs
 from schoolbell.standing_alerts import Standing
 
 MISSED: Final = "missed-run/"
@@ -92,6 +93,8 @@ def mark_dead_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> Sequence[Row
             if run.goes_on:
                 key = f"resume/{run.id}/{run.attempt}"
                 job.outbox.send(connection, f"function/{run.job}", {"run_id": str(run.id)}, dedup_key=key)
+        if told := [run.id for run in died if run.job in job.settings.slack_runs]:
+            tell_of_runs(job.outbox, connection, told)
         wrong = [*_still_wrong(connection, TIMED_OUT, _COMPLETED_SINCE), *(_dead(run, jobs, job.now) for run in died)]
         standing_alerts.keep_in_step(job.outbox, connection, TIMED_OUT, wrong, job.now)
     return died

@@ -1,19 +1,21 @@
-"""Slack's incoming webhooks: a message for each alert, in the channel that the webhook belongs to.
+"""Slack's incoming webhooks: a message for each alert and notice of a run, in the channel that the webhook belongs to.
 
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import batched
 from typing import Any, Final
 
 from pydantic import SecretStr, field_validator
 
+from schoolbell.admin.wording import clock, duration
 from schoolbell.alerts import Alert, Detail, Severity
 from schoolbell.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http
 from schoolbell.notifications.secrets import Key, Secret
+from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
 
 # Slack takes 3,000 characters in a section and 2,000 in a field; escaping makes up to five of one.
@@ -32,6 +34,13 @@ LOOKS: Final = {
 }
 """Sign, word and colour of the bar, by severity."""
 OVER: Final = ("🟢", "Resolved", "#067647")
+RUNS: Final = {
+    "running": ("🔵", "Started", "#175cd3"),
+    "completed": ("🟢", "Completed", "#067647"),
+    "failed": ("🔴", "Failed", "#b42318"),
+    "timed_out": ("🔴", "Timed out", "#b42318"),
+}
+SKIPPED: Final = ("⚪", "Skipped", "#475467")
 
 
 class SlackKey(Key):
@@ -64,7 +73,14 @@ class Slack:
 
     def send(self, alert: Alert, links: Mapping[str, str] | None = None) -> None:
         """Posts a message. Slack knows no keys: one that is sent twice is read twice."""
-        body = as_json(message_of(alert, self._stack, links or {}))
+        self._post(message_of(alert, self._stack, links or {}))
+
+    def send_run(self, run: RunNotice) -> None:
+        """Posts how a run stands, with the same errors."""
+        self._post(message_of_run(run, self._stack))
+
+    def _post(self, message: Mapping[str, Any]) -> None:
+        body = as_json(message)
 
         def request(key: SlackKey) -> Request:
             return Request(key.webhook_url.get_secret_value(), {"Content-Type": "application/json"}, body)
@@ -84,14 +100,47 @@ def message_of(alert: Alert, stack: str, links: Mapping[str, str]) -> dict[str, 
     """The message of an alert: what happened, as phones show it too; beside a bar in its colour the details, links, and
     where it comes from.
     """
-    sign, word, colour = OVER if alert.action == "resolve" else LOOKS[alert.severity]
-    summary = _shown(alert.summary, SUMMARY)
-    blocks = list(_details(alert.details))
+    look = OVER if alert.action == "resolve" else LOOKS[alert.severity]
+    return _message(look, alert.summary, alert.details, (alert.source, stack, alert.key), links)
+
+
+def message_of_run(run: RunNotice, stack: str) -> dict[str, Any]:
+    """The message of how a run stands: the job, and why where there is a reason; the details and the counts."""
+    is_skipped = run.status == "completed" and run.error
+    look = SKIPPED if is_skipped else RUNS[run.status]
+    name = f"{run.job} (dry run)" if run.dry_run else run.job
+    summary = f"{name}: {run.error}" if run.error else name
+    return _message(look, summary, dict(_details_of_run(run)), (run.job, stack, f"run {run.run_id}"))
+
+
+def _details_of_run(run: RunNotice) -> Iterator[tuple[str, Detail]]:
+    zone = f" for {run.time_zone}" if run.time_zone else ""
+    yield "scheduled for", f"{clock(run.scheduled_for)} UTC{zone}" if run.scheduled_for else "by hand"
+    if run.attempt > 1:
+        yield "attempt", run.attempt
+    if run.finished_at:
+        yield "took", duration(run.finished_at - run.started_at)
+    if run.items_done:
+        yield "items done", run.items_done
+    for name, value in (run.result or {}).items():
+        counted = ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else value
+        yield name.replace("_", " "), counted if isinstance(counted, int | float) else str(counted)
+
+
+def _message(
+    look: tuple[str, str, str],
+    summary: str,
+    details: Mapping[str, Detail],
+    about: Sequence[str],
+    links: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    sign, word, colour = look
+    summary = _shown(summary, SUMMARY)
+    blocks = list(_details(details))
     if links:
         shown = list(links.items())[:MOST_LINKS]
         blocks.append({"type": "section", "text": _text("  ·  ".join(_link(title, href) for title, href in shown))})
-    about = "  ·  ".join(_shown(part, NAME) for part in (alert.source, stack, alert.key))
-    blocks.append({"type": "context", "elements": [_text(about)]})
+    blocks.append({"type": "context", "elements": [_text("  ·  ".join(_shown(part, NAME) for part in about))]})
     return {
         "text": f"{sign} *{word}:* {summary}",
         "attachments": [{"color": colour, "fallback": f"{word}: {summary}", "blocks": blocks}],

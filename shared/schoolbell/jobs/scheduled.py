@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from sqlalchemy import Connection
 
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext, Progress
@@ -106,7 +107,8 @@ class ScheduledJob:
         now = on.clock()
         occasion = self._occasion(event)
         on.database.check()
-        run = self._claim(on, occasion, context, now)
+        outbox = Outbox(clock_of(context, now))
+        run = self._claim(on, outbox, occasion, context, now)
         if run is None:
             self._logger.info("run is done or being done")
             return {"status": "skipped", "reason": "this run is done, or another invocation is at it"}
@@ -118,7 +120,7 @@ class ScheduledJob:
             logger=self._logger,
             database=on.database,
             settings=on.settings,
-            outbox=Outbox(clock_of(context, now)),
+            outbox=outbox,
             given=started_with,
             remaining=lambda: remaining_time(context),
             request_id=context.aws_request_id,
@@ -128,6 +130,7 @@ class ScheduledJob:
             attempt=run.attempt,
             phases={name: Progress(**stored) for name, stored in (run.cursor or {}).items()},
         )
+        job.send_outbox()
         if self._singleton and not self._take_lease(on, job):
             return self._end(on, job, None, {"status": "skipped", "reason": "an earlier run is not over"})
         try:
@@ -149,11 +152,13 @@ class ScheduledJob:
         job.send_outbox()
         return result
 
-    def _claim(self, on: Runtime, occasion: _Occasion, context: LambdaContext, now: datetime) -> runs.Run | None:
+    def _claim(
+        self, on: Runtime, outbox: Outbox, occasion: _Occasion, context: LambdaContext, now: datetime
+    ) -> runs.Run | None:
         locked_until = now + remaining_time(context)
         with on.database.transaction() as connection:
             if occasion.continues:
-                return runs.claim_continued(
+                run = runs.claim_continued(
                     connection,
                     self.name,
                     occasion.continues,
@@ -161,19 +166,23 @@ class ScheduledJob:
                     now=now,
                     locked_until=locked_until,
                 )
-            return runs.claim(
-                connection,
-                self.name,
-                trigger=occasion.trigger,
-                scheduled_for=occasion.scheduled_for,
-                request_id=context.aws_request_id,
-                now=now,
-                locked_until=locked_until,
-                dry_run=occasion.dry_run,
-                data=occasion.data,
-                time_zone=occasion.time_zone,
-                named=occasion.named,
-            )
+            else:
+                run = runs.claim(
+                    connection,
+                    self.name,
+                    trigger=occasion.trigger,
+                    scheduled_for=occasion.scheduled_for,
+                    request_id=context.aws_request_id,
+                    now=now,
+                    locked_until=locked_until,
+                    dry_run=occasion.dry_run,
+                    data=occasion.data,
+                    time_zone=occasion.time_zone,
+                    named=occasion.named,
+                )
+            if run:
+                self._tell(on, outbox, connection, run.id)
+        return run
 
     def _take_lease(self, on: Runtime, job: JobContext) -> bool:
         with on.database.transaction() as connection:
@@ -182,8 +191,10 @@ class ScheduledJob:
     def _end(self, on: Runtime, job: JobContext, result: Result | None, outcome: dict[str, Any]) -> dict[str, Any]:
         with on.database.transaction() as connection:
             runs.complete(connection, job.run_id, result, on.clock(), skipped=outcome.get("reason"))
+            self._tell(on, job.outbox, connection, job.run_id)
             if self._singleton:
                 leases.release(connection, self.name, str(job.run_id))
+        job.send_outbox()
         stored = runs.as_json(result)
         self._logger.info("run ended", **outcome, result=stored)
         return {**outcome, "run_id": str(job.run_id), "dry_run": job.dry_run, "result": stored}
@@ -195,13 +206,22 @@ class ScheduledJob:
         try:
             with on.database.transaction() as connection:
                 runs.fail(connection, job.run_id, error, on.clock())
+                self._tell(on, job.outbox, connection, job.run_id)
                 if self._singleton:
                     leases.release(connection, self.name, str(job.run_id))
+            job.send_outbox()
         except Exception as not_recorded:  # most likely the database is what failed; the run's lock expires
             self._logger.error("failure not recorded", error=in_one_line(not_recorded))
         if isinstance(error, Discard):
             return {"status": "failed", "run_id": str(job.run_id), "error": reason}
         raise JobFailed(reason) from None
+
+    def _tell(self, on: Runtime, outbox: Outbox, connection: Connection, run: UUID) -> None:
+        """Has Slack told how the run stands now, if it is to know of this job's runs."""
+        if self.name in on.settings.slack_runs:
+            from schoolbell.run_notices import tell_of_runs  # of no use to the other jobs
+
+            tell_of_runs(outbox, connection, [run])
 
     def _occasion(self, event: Any) -> _Occasion:
         if not isinstance(event, Mapping):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
@@ -13,6 +14,7 @@ from schoolbell.alerting.pagerduty import pagerduty_of
 from schoolbell.alerting.slack import slack_of
 from schoolbell.alerts import Alert
 from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
+from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
 from tests.fixtures.services import Services
 
@@ -116,6 +118,27 @@ def test_the_longest_alert_is_within_the_services_limits(services: Services, set
     longest = alert(key="k" * 255, summary="<!channel> & " * 78, source="<" * 255, details=details)
     sender(name, settings).send(longest, {"<t>" * 300: "https://example.com/?a=1&b=|2"})
     assert len(services.sent(name)) == 1
+
+
+def test_the_longest_notice_of_a_run_is_within_slacks_limits(services: Services, settings: Settings) -> None:
+    at = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
+    longest = RunNotice(
+        run_id=UUID(int=1),
+        job="tutoring." + "<" * 64,
+        status="failed",
+        attempt=3,
+        dry_run=True,
+        scheduled_for=at,
+        time_zone="<" * 50,
+        started_at=at,
+        finished_at=at + timedelta(days=1),
+        items_done=10**9,
+        result={f"{number:03}{'<' * 90}": {"&<>" * 900: 7} for number in range(70)},
+        error="<!channel> & " * 38,
+    )
+    slack_of(settings).send_run(longest)
+    (message,) = services.sent("slack")
+    assert "<" not in str(message)
 
 
 def test_long_keys_stay_apart(services: Services, settings: Settings) -> None:

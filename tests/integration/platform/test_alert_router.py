@@ -7,19 +7,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from functions.platform.alert_router.app import Channel, Notice, handler, owes
 from schoolbell import aws as clients
 from schoolbell.alerts import Severity
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import alerts, dead_letters
+from schoolbell.database.tables.platform import alerts, dead_letters, outbox
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
 from tests.fixtures.services import Services
-from tests.performing import Performed, Performer
+from tests.performing import Invocation, Performed, Performer, sqs_event
 
 JOB = "platform.alert-router"
 KEY = "dead-letters/tutoring.auto-complete"
@@ -255,6 +256,7 @@ def test_slack_reads_no_message_three_times_when_nobody_knows_whether_it_arrived
         '{"AlarmName": "x"}',
         '{"AlarmName": "", "NewStateValue": "OK", "StateChangeTime": "2026-03-02T10:00:00Z"}',
         '{"action": "trigger", "key": "k", "severity": "critical", "summary": "s", "source": "j", "recipient": "x"}',
+        '{"run_id": "0c1f8a52-3c1e-4f08-8f4b-6f0a5f6a4b10", "job": "tutoring.data-retention"}',
     ],
 )
 def test_what_is_no_alert_is_kept_with_the_reason(
@@ -349,6 +351,143 @@ def test_what_a_channel_is_owed(status: str, severity: str, told: Any, least: st
     assert owes(Standing(), channel) == expected  # type: ignore[arg-type]
 
 
-def test_a_notice_is_cloudwatchs_or_a_jobs(alarm: Any, alert: Any) -> None:
+# Runs
+
+
+@pytest.fixture
+def run(now: datetime) -> Callable[..., dict[str, Any]]:
+    """How a run stands: `run(status="failed", error="...")`."""
+
+    def build(**more: Any) -> dict[str, Any]:
+        return {
+            "run_id": "0c1f8a52-3c1e-4f08-8f4b-6f0a5f6a4b10",
+            "job": "tutoring.data-retention",
+            "status": "completed",
+            "attempt": 1,
+            "dry_run": False,
+            "scheduled_for": now.isoformat(),
+            "time_zone": "",
+            "started_at": now.isoformat(),
+            "finished_at": (now + timedelta(seconds=75)).isoformat(),
+            "items_done": 3,
+            "result": {"students_erased": 3},
+            "error": None,
+            **more,
+        }
+
+    return build
+
+
+def test_a_run_is_told_slack_only_and_nothing_stands_for_it(
+    perform: Performer, services: Services, told: Told, run: Any, stored: Stored
+) -> None:
+    assert perform(handler, run(status="running", finished_at=None), run(status="failed", error="no")).failed == []
+    assert told() == (0, 2)
+    assert [message["text"] for message in services.sent("slack")] == [
+        "🔵 *Started:* tutoring.data-retention",
+        "🔴 *Failed:* tutoring.data-retention: no",
+    ]
+    assert stored(alerts) == []
+
+
+def test_how_severe_alerts_must_be_says_nothing_of_runs(
+    perform: Performer, settings: Settings, told: Told, run: Any
+) -> None:
+    fewer = settings.model_copy(update={"slack_severity": "critical"})
+    Performer(replace(perform.runtime, settings=fewer))(handler, run())
+    assert told() == (0, 1)
+
+
+def test_a_run_is_told_nobody_where_there_is_no_slack(
+    perform: Performer, services: Services, told: Told, run: Any
+) -> None:
+    name = f"{services.stack}/providers/slack"
+    clients.client("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    assert perform(handler, run()).failed == []
+    assert told() == (0, 0)
+
+
+def delivered(database: Database, run: dict[str, Any], attempt: int = 1) -> dict[str, Any]:
+    """The event with which a row of the outbox comes to the router."""
+    with database.transaction() as connection:
+        values = {"destination": JOB, "payload": run, "dedup_key": "run"}
+        connection.execute(insert(outbox).values(values).on_conflict_do_nothing())
+        row = str(connection.execute(select(outbox.c.id)).scalar_one())
+    return sqs_event([run], queue=JOB, attempt=attempt, message_ids=["m"], outbox_id=row)
+
+
+def test_a_run_that_is_delivered_twice_is_told_once(
+    perform: Performer, database: Database, told: Told, run: Any
+) -> None:
+    for attempt in (1, 2):
+        assert perform(handler, event=delivered(database, run(), attempt)).failed == []
+    assert told() == (0, 1)
+
+
+def test_a_run_that_slack_did_not_take_is_told_later_or_dead(
+    perform: Performer, services: Services, told: Told, run: Any, stored: Stored
+) -> None:
+    services.fail("slack", status=500, times=6)
+    for attempt in range(1, 6):
+        assert perform(handler, run(), attempt=attempt).failed == [0]
+    (letter,) = stored(dead_letters)
+    assert (letter.job, letter.reason, letter.error) == (JOB, "failed", "Unwell: slack: 500 rollup_error")
+    assert perform(handler, run()).failed == [0]
+    assert perform(handler, run(), attempt=2).failed == []
+    assert told() == (0, 1)
+
+
+def test_a_run_waits_while_slack_asks_for_time(
+    perform: Performer, services: Services, queues: Queues, told: Told, run: Any
+) -> None:
+    services.fail("slack", status=429, times=1, retry_after=30)
+    assert perform(handler, run()).failed == []
+    assert (delayed(queues), told()) == (1, (0, 0))
+
+
+def test_a_run_that_slack_refuses_is_kept_with_the_reason(
+    perform: Performer, services: Services, run: Any, stored: Stored
+) -> None:
+    services.fail("slack", status=400, times=1)
+    assert perform(handler, run()).failed == []
+    (letter,) = stored(dead_letters)
+    assert letter.reason == "discarded"
+
+
+def test_slack_reads_no_run_three_times_when_nobody_knows_whether_it_arrived(
+    perform: Performer, services: Services, run: Any
+) -> None:
+    services.fail("slack", garbage=True)
+    assert [perform(handler, run(), attempt=attempt).failed for attempt in (1, 2)] == [[0], []]
+
+
+def test_a_crash_loses_no_run_and_tells_it_twice_at_most(
+    perform: Performer, database: Database, services: Services, run: Any, now: datetime
+) -> None:
+    perform(handler, run(status="running"))  # from here on the webhook is known
+    services.ask("POST", "reset")
+    event = delivered(database, run())
+
+    def recover() -> None:
+        perform(handler, event=delivered(database, run(), attempt=2), now=now + timedelta(minutes=30))
+
+    def outside() -> Any:
+        slack = services.sent("slack")
+        assert len(slack) in (1, 2), "Slack knows no keys, so a crash after it answered may repeat one message"
+        return {each["text"] for each in slack}
+
+    assert_crash_safe(
+        database,
+        Crashing(
+            run=lambda: perform(handler, event=event, invocation=Invocation()),
+            recover=recover,
+            outside=outside,
+            reset_outside=lambda: services.ask("POST", "reset"),
+        ),
+    )
+
+
+def test_a_notice_is_cloudwatchs_or_a_jobs(alarm: Any, alert: Any, run: Any) -> None:
+    assert Notice.model_validate_json(json.dumps(run())).run is not None
     assert Notice.model_validate_json(json.dumps(alarm())).alarm is not None
     assert Notice.model_validate_json(json.dumps(alert())).alert is not None

@@ -1,6 +1,7 @@
 """What should have run has, once; what died is told and goes on; what takes too long is told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from schoolbell.database.tables.platform import (
     standing_alerts,
 )
 from schoolbell.settings import Settings
+from tests.conftest import Queues
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
@@ -292,6 +294,26 @@ def test_a_run_whose_invocation_ended_without_a_word_is_timed_out(
     assert alerts(outbox_rows) == [("trigger", f"timed-out-run/{CHIME}", "warning")]
 
 
+def test_slack_is_told_once_of_a_death_if_it_is_told_of_the_jobs_runs(
+    perform: Performer, deployed: Deployed, queues: Queues, make: Make, outbox_rows: OutboxRows, now: datetime
+) -> None:
+    queues.make("platform.alert-router")
+    died(make, now, attempt=2)
+    died(make, now, job="tutoring.bell")
+    telling = telling_of_chimes(perform)
+    for minutes in (0, 5):
+        telling(watchdog, now=now + minutes * MINUTE)
+    notices = [row.payload for row in outbox_rows() if row.destination == "platform.alert-router"]
+    assert [(each["job"], each["status"], each["attempt"]) for each in notices] == [(CHIME, "timed_out", 2)]
+    assert "without a word" in notices[0]["error"]
+
+
+def telling_of_chimes(perform: Performer) -> Performer:
+    """A stack whose Slack is told of the chime's runs."""
+    settings = perform.runtime.settings.model_copy(update={"slack_runs": frozenset({CHIME})})
+    return Performer(replace(perform.runtime, settings=settings))
+
+
 def test_a_critical_jobs_death_is_critical(
     perform: Performer, deployed: Deployed, make: Make, outbox_rows: OutboxRows, now: datetime
 ) -> None:
@@ -471,8 +493,16 @@ def test_runs_that_have_ended_are_counted(
 
 
 def test_a_watchdog_that_dies_anywhere_is_made_good_by_the_next(
-    perform: Performer, deployed: Deployed, make: Make, database: Database, stored: Stored, now: datetime
+    perform: Performer,
+    deployed: Deployed,
+    queues: Queues,
+    make: Make,
+    database: Database,
+    stored: Stored,
+    now: datetime,
 ) -> None:
+    queues.make("platform.alert-router")
+    perform = telling_of_chimes(perform)
     deployed.schedule(CHIME, "cron(30 10 * * ? *)")
     deployed.rule("tutoring.bell", "rate(5 minutes)")
     perform(watchdog)
@@ -501,6 +531,7 @@ def test_a_watchdog_that_dies_anywhere_is_made_good_by_the_next(
         volatile=frozenset({"outbox.sent_at", "outbox.available_at", *own_statistics}),
     )
     assert len(stored(standing_alerts)) == 3
+    assert len(stored(outbox, destination="platform.alert-router")) == 1
 
 
 def _change(database: Database, **columns: object) -> None:
