@@ -49,6 +49,8 @@ LAST = ("interruptible", "whole_log")
 """Fixtures of tests that come last of all: they disturb what others have begun, or look back at them."""
 FOLDER = CHECKOUT / ".local" / NAME
 DOWN: Sequence[str | Path] = [sys.executable, "-m", "local", "down", "--purge", "--home", FOLDER]
+PARAMETERS = {"SlackRuns": "platform.audit-cleanup,platform.notification-cleanup"}
+"""Of whose runs Slack is told: of jobs that run seldom, and that no other test has fail."""
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 
 
@@ -80,7 +82,7 @@ def stack() -> Iterator[Stack]:
         if not keep:
             embedded.down(home, purge=True)
         with nullcontext() if keep else at_the_end(DOWN, folder=CHECKOUT, holding=in_use.fileno()):
-            embedded.up(home, NAME, enforce_iam=True)
+            embedded.up(home, NAME, enforce_iam=True, parameters=PARAMETERS)
             url = embedded.postgres_of(home).url()
             address = DatabaseAddress.from_url(url)
             database = Database(lambda: address, STATEMENT_TIMEOUT)

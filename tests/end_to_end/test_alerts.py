@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from schoolbell.database.tables.platform import outbox
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 
@@ -87,6 +88,41 @@ def test_one_alert_and_not_fifty(stack: Stack) -> None:
     assert incidents(stack, "fifty/times") == ["triggered"]
     sns.publish(TopicArn=topic, Message=json.dumps(alert | {"action": "resolve"}))
     eventually(lambda: incidents(stack, "fifty/times") == ["resolved"], "end of the incident")
+
+
+def test_slack_is_told_of_the_runs_of_the_jobs_that_were_named(stack: Stack) -> None:
+    named, unnamed = (
+        stack.invoke(job, {"dry_run": True})["run_id"]
+        for job in ("platform.notification-cleanup", "platform.run-history-cleanup")
+    )
+
+    def told(run: str) -> list[str]:
+        sent = [each["content"] for each in of_sandbox(stack, "messages?service=slack")]
+        return sorted(each["text"] for each in sent if f"run {run}" in str(each))
+
+    eventually(lambda: len(told(named)) >= 2, "beginning and end of the run")
+    job = "platform.notification-cleanup (dry run)"
+    assert told(named) == sorted([f"🔵 *Started:* {job}", f"🟢 *Completed:* {job}"])
+    assert told(unnamed) == []
+    for state in ("running", "completed"):
+        notice = stack.row(outbox, dedup_key=f"run/{named}/1/{state}")
+        assert (notice.attempts, notice.last_error) == (0, None), "sent by the job and not by the relay"
+
+
+def test_a_job_that_there_is_not_is_refused_by_the_deployment(stack: Stack) -> None:
+    cloudformation = stack.client("cloudformation")
+    (deployed,) = cloudformation.describe_stacks(StackName=stack.name)["Stacks"]
+    kept = [{"ParameterKey": each["ParameterKey"], "UsePreviousValue": True} for each in deployed["Parameters"]]
+    others = [each for each in kept if each["ParameterKey"] != "SlackRuns"]
+    for name in ("platform.notification-cleanup,platform.no-such-job", "platform.alert-router"):
+        with pytest.raises(cloudformation.exceptions.ClientError, match=r"SlackRuns.*names of scheduled jobs"):
+            cloudformation.create_change_set(
+                StackName=stack.name,
+                ChangeSetName="other-runs",
+                UsePreviousTemplate=True,
+                Parameters=[*others, {"ParameterKey": "SlackRuns", "ParameterValue": name}],
+                Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+            )
 
 
 type Get = Callable[..., tuple[int, str]]
