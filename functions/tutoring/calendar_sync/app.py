@@ -16,6 +16,7 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, text
 
@@ -109,8 +110,7 @@ _CLAIM = text(
     )
     SELECT claimed.id, claimed.session_id, claimed.sequence, claimed.attempts, claimed.teacher_id,
            account.id AS account_id, account.calendar_id, account.secret_id, account.updated_at AS seen,
-           newest.action, lesson.starts_at, lesson.ends_at, lesson.student_id, student.name, teacher.timezone,
-           teacher.timezone IN (SELECT name FROM pg_timezone_names UNION ALL SELECT 'UTC') AS is_zone_known
+           newest.action, lesson.starts_at, lesson.ends_at, lesson.student_id, student.name, teacher.timezone
     FROM claimed
     JOIN tutoring.calendar_connections AS account ON account.id = claimed.account_id
     JOIN tutoring.teachers AS teacher ON teacher.id = claimed.teacher_id
@@ -328,6 +328,8 @@ def _event(row: Row[tuple[object, ...]]) -> Event | str:
     for field, at in (("starts_at", row.starts_at), ("ends_at", row.ends_at)):
         if not isinstance(at, datetime):  # pg8000 hands over as text what Python's calendar doesn't have
             return f"{field}: {at} is outside the calendar of the years 1 to 9999"
-    if not row.is_zone_known:
+    try:
+        ZoneInfo(row.timezone)
+    except (ValueError, OSError, KeyError):
         return f"timezone: the teacher's, {row.timezone[:60]!r}, is no time zone"
     return Event(row.session_id, f"Lesson: {row.name}", row.starts_at, row.ends_at, row.timezone)
