@@ -141,22 +141,21 @@ def read_letter(job: str, letter: str) -> Html:
 
 @router.get(f"{HOME}/<job>/schedule", include_in_schema=False, enable_validation=False)
 def change_schedule(job: str) -> Html:
-    return page("schedule.html", **wanted_schedule(job), zones=zones())
+    return page("schedule.html", **wanted_schedule(desk().job(job)), zones=zones())
 
 
 @router.get(f"{HOME}/<job>/schedule/preview", include_in_schema=False, enable_validation=False)
 def preview_schedule(job: str) -> Html:
-    """The part of the page above that a script shows while one types."""
-    return page("preview.html", **wanted_schedule(job))
+    """The part of the page above that a script shows while one types: AWS is not asked anew for each letter."""
+    return page("preview.html", **wanted_schedule(desk().job(job, fresh=visit().has_just_changed)))
 
 
-def wanted_schedule(job: str) -> dict[str, Any]:
+def wanted_schedule(found: Job) -> dict[str, Any]:
     """The schedule that the query asks for, with what it would do or why it can't be; else the schedule as it is."""
     query = router.current_event.query_string_parameters
-    found = desk().job(job)
     now = found.schedule
     if now is None:
-        raise NoSuchThing(f"{job} has no schedule.")
+        raise NoSuchThing(f"{found.name} has no schedule.")
     expression = query.get("expression", now.expression).strip()
     timezone = query.get("timezone", now.timezone).strip()
     shown = {

@@ -558,6 +558,16 @@ def test_a_schedule_is_shown_with_its_next_five_times_before_it_is_saved(
     assert audited(stored) == [("job.rescheduled", oidc.OPERATOR, SCHEDULED)]
 
 
+def test_what_a_schedule_would_do_is_told_as_one_types_without_asking_aws_each_time(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.sign_in()
+    admin.get(f"/{SCHEDULED}/schedule")
+    monkeypatch.setattr(clients, "client", lambda service: pytest.fail(f"{service} was asked"))
+    preview = admin.get(f"/{SCHEDULED}/schedule/preview?expression=cron(30+2+*+*+?+*)&timezone=Europe/Berlin")
+    assert preview.text.count("<li><time") == 5
+
+
 def test_across_a_change_of_clocks_the_next_times_keep_the_wall_clock(
     admin: Admin, database: Database, admin_settings: Settings
 ) -> None:
