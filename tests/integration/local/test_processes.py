@@ -17,10 +17,11 @@ from local.processes import alive, at_the_end, start, stop
 PATIENCE = 30.0  # seconds
 
 OWNER = """
-import fcntl, sys, time
+import fcntl, signal, sys, time
 from pathlib import Path
 from local.processes import at_the_end
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background of a shell
 with open("lock", "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     with at_the_end([sys.executable, "-c", sys.argv[1]], folder=Path.cwd(), holding=lock.fileno()):
