@@ -114,6 +114,14 @@ def test_what_a_statement_gives_back(connection: Connection) -> None:
     assert connection.execute(text("SELECT max(note) FROM kept WHERE n = :n"), {"n": 1}).scalar() == long
 
 
+def test_a_value_that_python_does_not_have_does_not_leave_the_rest_of_the_answer_unread(connection: Connection) -> None:
+    with pytest.raises(ValueError, match="24:00:00"):
+        connection.execute(text("SELECT cast('24:00' AS time) FROM generate_series(1, cast(:n AS integer))"), {"n": 9})
+    connection.rollback()
+    for n in (7, 8):
+        assert connection.execute(text("SELECT cast(:n AS integer)"), {"n": n}).scalar() == n
+
+
 def test_a_connection_that_died_is_replaced(migrated: str, database: Database) -> None:
     """As after a night in which the execution environment was frozen and the server restarted."""
     frozen = open_database(migrated)

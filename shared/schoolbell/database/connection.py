@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pg8000.dbapi
 from pg8000.converters import make_params
-from pg8000.core import NULL_BYTE, SYNC, Context, _flush
+from pg8000.core import NULL_BYTE, READY_FOR_QUERY, SYNC, Context, _flush, _read, ci_unpack
 from pg8000.dbapi import convert_paramstyle
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -112,8 +112,24 @@ class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
         self._usock.settimeout(None)
 
     def handle_messages(self, context: Any) -> None:
+        """Reads what the server says up to the end of its answer, whatever there is to read.
+
+        A value that Python doesn't have raises when all is read: what was left would be taken for the next answer.
+        """
+        code = None
+        while code != READY_FOR_QUERY:
+            code, message = self._receive()
+            try:
+                self.message_types[code](message, context)
+            except Exception as error:
+                context.error = context.error or error
+        if context.error is not None:
+            raise context.error
+
+    def _receive(self) -> tuple[bytes, bytes]:
         try:
-            super().handle_messages(context)
+            code, length = ci_unpack(_read(self._sock, 5))
+            return code, _read(self._sock, length - 4)
         except OSError as error:  # which pg8000 takes for no error of the database
             raise pg8000.dbapi.InterfaceError(f"network error: {error}") from error
 
