@@ -546,8 +546,13 @@ def _queued(row: Row[Any]) -> Queued:
 
 
 def _preference(columns: dict[str, Any]) -> Preference:
-    times = {name: each and time.fromisoformat(each) for name in _TIMES for each in [columns[name]]}
+    times = {name: each and _time_of_day(each) for name in _TIMES for each in [columns[name]]}
     return Preference(**columns | times)
+
+
+def _time_of_day(text: str) -> time:
+    """A time as PostgreSQL writes it. It knows 24:00, when a day ends; Python does not, and the next begins at 0:00."""
+    return time() if text == "24:00:00" else time.fromisoformat(text)
 
 
 _TIMES: Final = ("quiet_from", "quiet_until")

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, update
+from sqlalchemy import Row, text, update
 
 from functions.platform.notification_delivery.app import ENOUGH_TIME, handler
 from schoolbell import aws as clients
@@ -213,6 +213,20 @@ def test_quiet_hours_hold_a_notification_until_their_end(
     assert (after.status, after.scheduled_for) == ("queued", now.replace(hour=12))
     assert (after.handed_over_at, after.attempts) == (None, 0)
     assert snoozed() == 0, "the minutely job hands it over when the time has come"
+
+
+def test_quiet_hours_may_end_with_the_day(
+    deliver: Deliver, make: Make, database: Database, now_of: Callable[[Row[Any]], Row[Any]], now: datetime
+) -> None:
+    """PostgreSQL's day ends at 24:00, which Python's does not."""
+    student = make.student()
+    make.preference(student, quiet_from=time(9), quiet_until=time(12))
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE platform.notification_preferences SET quiet_until = '24:00'"))
+    row = make.to_deliver(student)
+    deliver(row)
+    midnight = now.replace(hour=0) + timedelta(days=1)
+    assert (now_of(row).status, now_of(row).scheduled_for) == ("queued", midnight)
 
 
 def test_an_urgent_one_is_sent_in_quiet_hours(deliver: Deliver, make: Make, providers: Providers) -> None:
