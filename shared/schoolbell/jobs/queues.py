@@ -227,11 +227,13 @@ class _Settlement:
 
     def settle(self) -> list[str]:
         """Sends again, discards or delays what is not done, and returns the ids of the messages that failed."""
-        failed = {message.id for message in self.received if self._has_failed(message)}
-        failed |= self._snooze()
-        failed = self._bury(failed)
         if not self._mark_handled():
             self.logger.warning("handled messages not marked; a second delivery would be handled again")
+        if not self.exceptions:
+            return []
+        failed = {id_ for id_, error in self.exceptions.items() if not isinstance(error, Snooze | Discard)}
+        failed |= self._snooze()
+        failed = self._bury(failed)
         waiting = [(message, self._is_to_die(message)) for message in self.received if message.id in failed]
         for message, _ in waiting:
             error = self.exceptions[message.id]
@@ -269,10 +271,6 @@ class _Settlement:
                 )
         except Exception as error:
             self.logger.error("run not recorded", error=in_one_line(error))
-
-    def _has_failed(self, message: Received) -> bool:
-        error = self.exceptions.get(message.id)
-        return error is not None and not isinstance(error, Snooze | Discard)
 
     def _snooze(self) -> set[str]:
         """Sends snoozed messages again; one that could not be sent counts as failed, so that it is not lost."""

@@ -73,7 +73,7 @@ def complete(connection: Connection, sessions: Iterable[UUID], now: datetime) ->
 
     A lesson that is not due, cancelled or done already is left alone, and may stand in the list any number of times.
     """
-    distinct = sorted({str(session) for session in sessions})
+    distinct = sorted({session.hex for session in sessions})
     completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
     if completed + pending_review == len(distinct):
         return Completion(completed, pending_review, Overlooked())
