@@ -33,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import NullType
 
 from schoolbell.database.tables import metadata, personal_columns, student_columns
 from schoolbell.database.tables.people import erasure_requests, students
@@ -134,8 +135,12 @@ def _replacements(table: Table, now: datetime) -> dict[Column[Any], Any]:
 
 
 def _given(kind: type[Any]) -> ColumnElement[Any]:
-    """SQL: any of the students in the parameter `ids`."""
-    return any_(cast(bindparam("ids", type_=Text), ARRAY(kind)))
+    """SQL: any of the students in the parameter `ids`.
+
+    The parameter has no type of its own and is an array from the first. A text that is made one would be read again for
+    each row that it is held against, and be nothing to the planner.
+    """
+    return any_(cast(bindparam("ids", type_=NullType()), ARRAY(kind)))
 
 
 def as_array(ids: Sequence[UUID]) -> str:

@@ -1,6 +1,7 @@
 """Data retention: who is erased and when, what goes with a student and what stays, and what is cleared by age."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import JSON, Column, Row, Text, func, select, text, update
+from sqlalchemy import JSON, Column, Row, Text, event, func, select, text, update
 
 from functions.tutoring.data_retention import app
 from functions.tutoring.data_retention.app import handler
@@ -842,3 +843,25 @@ def test_what_the_log_says_names_nobody(
 
 def _rows(database: Database) -> dict[str, Any]:
     return {name: rows for name, rows in contents(database).items() if name != "platform.job_runs"}
+
+
+def test_the_students_are_known_as_a_statement_is_planned(make: Make, database: Database) -> None:
+    """An array that is made of a text as the statement runs would be made anew for each row that it is held against."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        statements.append((statement, values))
+
+    student = make.student()
+    event.listen(database.engine, "before_cursor_execute", note)
+    with database.transaction() as connection:
+        erasure.replace_personal(connection, [student.id], datetime.now(UTC))
+        erasure.count_personal(connection, [student.id])
+    event.remove(database.engine, "before_cursor_execute", note)
+    with database.transaction() as connection:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, values in statements:
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars())
+            assert str(student.id) in plan
+            assert not re.search(r"\)::(uuid|text)\[\]", plan), plan
+    assert len(statements) > 10
