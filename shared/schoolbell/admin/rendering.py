@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
-from schoolbell.admin import charts, wording
+from schoolbell import wording
+from schoolbell.admin import charts
 from schoolbell.admin.models import Job, Month, Run
 
 if TYPE_CHECKING:
