@@ -42,6 +42,12 @@ def noted(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return waited
 
 
+def process_of(database: Database) -> int:
+    """The server's process at the other end of the connection that a transaction has."""
+    with database.transaction() as connection:
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
 def test_a_transaction_waits_for_its_statements_and_its_end(connection: Connection, waits: list[str]) -> None:
     with connection.begin():
         for n in (41, 42):
@@ -125,27 +131,21 @@ def test_a_value_that_python_does_not_have_does_not_leave_the_rest_of_the_answer
 def test_a_connection_that_died_is_replaced(migrated: str, database: Database) -> None:
     """As after a night in which the execution environment was frozen and the server restarted."""
     frozen = open_database(migrated)
-    process = text("SELECT pg_backend_pid()")
-    with frozen.transaction() as connection:
-        before = connection.execute(process).scalar_one()
+    before = process_of(frozen)
     with database.transaction() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:process, 5000)"), {"process": before})
     frozen.check()
-    with frozen.transaction() as connection:
-        assert connection.execute(process).scalar_one() != before
+    assert process_of(frozen) != before
     frozen.close()
 
 
 def test_a_connection_that_is_reset_as_the_answer_is_waited_for_is_replaced(migrated: str) -> None:
     with breakable_way(migrated) as way:
         database = open_database(way.url)
-        process = text("SELECT pg_backend_pid()")
-        with database.transaction() as connection:
-            before = connection.execute(process).scalar_one()
+        before = process_of(database)
         way.break_at_next_byte()
         database.check()
-        with database.transaction() as connection:
-            assert connection.execute(process).scalar_one() != before
+        assert process_of(database) != before
         way.break_at_next_byte()
         with pytest.raises(DBAPIError) as away, database.transaction() as connection:
             connection.execute(text("SELECT cast(:n AS integer)"), {"n": 1})
@@ -158,13 +158,10 @@ def test_a_connection_that_fell_silent_is_replaced(migrated: str, monkeypatch: p
     monkeypatch.setattr("schoolbell.database.connection.CONNECT_TIMEOUT", timedelta(seconds=0.5))
     with breakable_way(migrated) as way:
         frozen = open_database(way.url)
-        process = text("SELECT pg_backend_pid()")
-        with frozen.transaction() as connection:
-            before = connection.execute(process).scalar_one()
+        before = process_of(frozen)
         way.forget()
         frozen.check()
-        with frozen.transaction() as connection:
-            assert connection.execute(process).scalar_one() != before
+        assert process_of(frozen) != before
         frozen.close()
 
 
