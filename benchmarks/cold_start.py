@@ -30,7 +30,7 @@ from aws_lambda_powertools import Logger
 Logger(service="reference")
 sqlalchemy.create_engine("postgresql+pg8000://u:p@127.0.0.1/d")
 """
-FUNCTION: Final = "import app; app.handler"
+FUNCTION: Final = "from schoolbell.entrypoint import handler"
 END: Final = "\nimport os; os._exit(0)"
 
 

@@ -27,6 +27,7 @@ from local.postgres import Postgres
 from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.migrations import upgrade
 from schoolbell.jobs import runtime as job_runtime
+from schoolbell.jobs.invocation import handler_of
 from schoolbell.settings import Settings
 
 TITLE: Final = "Lessons completed through the auto-complete handler (SQS event in, committed rows out)"
@@ -104,7 +105,7 @@ def run() -> list[tuple[str, ...]]:
 
 def measure(runs: Mapping[int, int]) -> list[Measured]:
     """Measures each size of a batch as often as told, in turns, so that none has the quiet minutes for itself."""
-    from functions.tutoring.auto_complete.app import handler
+    handler = handler_of("functions.tutoring.auto_complete.app")
 
     with _database() as (database, _):
         lessons = _fill(database, sum(size * (count + WARM_UP) for size, count in runs.items()))
@@ -143,7 +144,7 @@ def measure_at_once(batches: Mapping[int, int], at_once: int = AT_ONCE) -> list[
 
 def _work_off(url: str, batches: Sequence[Sequence[str]], barrier: Any) -> tuple[float, float]:
     """Completes the lessons of some batches, one after the other, and tells from when to when."""
-    from functions.tutoring.auto_complete.app import handler
+    handler = handler_of("functions.tutoring.auto_complete.app")
 
     address = DatabaseAddress.from_url(url)
     database = Database(lambda: address, timedelta(minutes=10))

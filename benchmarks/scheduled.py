@@ -145,9 +145,10 @@ def _run(module: str, url: str, at: str) -> dict[str, Any]:
     from importlib import import_module
 
     from schoolbell.jobs import runtime
+    from schoolbell.jobs.invocation import handler_of
     from schoolbell.settings import settings
 
-    handler = import_module(module).handler
+    handler = handler_of(module)
     import_module("boto3")  # what a cold start costs is measured by itself
     with _opened(url) as database:
         runtime.install(runtime.Runtime(database, settings(), clock=lambda: datetime.fromisoformat(at)))

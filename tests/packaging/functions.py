@@ -32,10 +32,10 @@ RUNTIME_CLIENT: Final = ("awslambdaric", "simplejson", "snapshot-restore-py")  #
 
 # What /var/runtime/bootstrap does: the task first, then /opt, then the runtime's own folder.
 BOOTSTRAP: Final = """
-import runpy, sys
+import os, runpy, sys
 count = int(sys.argv[1])
 sys.path[:0], sys.path[len(sys.path):] = sys.argv[2 : 2 + count], sys.argv[2 + count : 3 + count]
-sys.argv = ["awslambdaric", "app.handler"]
+sys.argv = ["awslambdaric", os.environ["_HANDLER"]]
 runpy.run_module("awslambdaric", run_name="__main__")
 """
 
@@ -133,7 +133,7 @@ def started(
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
         "LAMBDA_TASK_ROOT": str(function.artifact),
         "LAMBDA_RUNTIME_DIR": str(runtime_client()),
-        "_HANDLER": "app.handler",
+        "_HANDLER": properties["Handler"],
         "LANG": "C.UTF-8",
         "PATH": os.defpath,
         "TZ": ":UTC",

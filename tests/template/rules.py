@@ -341,7 +341,7 @@ def functions_run_alike(bundle: Bundle) -> Iterator[str]:
     for job in bundle.jobs:
         function = bundle.function(job)
         yield from _differs(f"{job}: runtime", function.get("Runtime"), "python3.13")
-        yield from _differs(f"{job}: handler", function.get("Handler"), "app.handler")
+        yield from _differs(f"{job}: handler", function.get("Handler"), "schoolbell.entrypoint.handler")
         yield from _differs(f"{job}: tracing", function.get("TracingConfig"), {"Mode": "Active"})
         yield from _differs(f"{job}: recursive loop", function.get("RecursiveLoop"), "Allow")
         yield from _differs(f"{job}: architecture", function.get("Architectures"), ["arm64"])

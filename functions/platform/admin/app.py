@@ -20,7 +20,7 @@ from schoolbell.admin.identity import Forbidden, IssuerAway, Refused
 from schoolbell.admin.problems import NoSuchThing, Refusal
 from schoolbell.database import is_unavailable
 from schoolbell.jobs.expressions import InvalidExpression
-from schoolbell.jobs.invocation import LambdaContext, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import runtime
@@ -45,7 +45,6 @@ app.include_router(pages.router)
 app.include_router(api.router)
 
 
-@explained
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answers a request that API Gateway passes on, in its payload format 2.0."""
     on = runtime(remaining_time(context))

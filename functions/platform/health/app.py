@@ -16,7 +16,7 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 import schoolbell
 from schoolbell import aws
-from schoolbell.jobs.invocation import LambdaContext, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
@@ -37,7 +37,6 @@ logger = logger_of(JOB)
 app = APIGatewayHttpResolver()
 
 
-@explained
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answers one request of the HTTP API."""
     started_with = remaining_time(context)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schoolbell.jobs.invocation import LambdaContext, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import InvalidEvent, in_one_line
 from schoolbell.jobs.runtime import runtime
@@ -46,7 +46,6 @@ class Deployment(BaseModel):
     physical_resource_id: str = Field(alias="PhysicalResourceId", default=JOB)
 
 
-@explained
 def handler(event: Any, context: LambdaContext) -> dict[str, str | None]:
     """Migrates the database to the newest revision.
 

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 from markupsafe import Markup, escape
 
 from schoolbell import wording
-from schoolbell.admin import charts
 from schoolbell.admin.models import Job, Month, Run
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ def state_of(job: Job) -> str:
 
 def month_chart(month: Month) -> Markup:
     """The small chart of a job's 30 days; nothing if it never ran."""
+    from schoolbell.admin import charts  # with what draws them, which most of the first answers do without
+
     if not month.runs:
         return Markup("")
     described = f"{wording.counted(month.runs, 'run')} in 30 days, {month.failures:,} failed"
@@ -92,6 +93,8 @@ def month_chart(month: Month) -> Markup:
 
 def job_charts(month: Month, runs: tuple[Run, ...], now: datetime) -> Mapping[str, Any] | None:
     """The charts of a job's page: runs by day, and durations, the oldest first; nothing if it never ran."""
+    from schoolbell.admin import charts
+
     over = [(run, run.took) for run in reversed(runs) if run.took is not None]
     if not month.runs and not over:
         return None

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import chain, islice
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from aws_croniter import AwsCroniter
+if TYPE_CHECKING:
+    from aws_croniter import AwsCroniter
 
 type Kind = Literal["rule", "scheduler"]
 """A rule of EventBridge (`rate` and `cron`, in UTC), or a schedule of EventBridge Scheduler (`at` and zones too)."""
@@ -248,7 +249,7 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-def _cron(text: str) -> AwsCroniter:
+def _cron(text: str) -> "AwsCroniter":
     fields = text.split(" ")
     if len(fields) != len(_FIELDS) or "" in fields:
         given = len(text.split())
@@ -263,7 +264,7 @@ def _cron(text: str) -> AwsCroniter:
             taken.append(_checked(position, field))
         except (ValueError, IndexError):
             raise InvalidExpression(f"cron(): {name} {field[:30]!r} is not of {allowed}") from None
-    return AwsCroniter(" ".join(taken))
+    return _read(taken)
 
 
 def _checked(position: int, field: str) -> str:
@@ -279,10 +280,16 @@ def _checked(position: int, field: str) -> str:
     if field != "?":
         for part in _each(field):
             others = ["0", "0", "?" if position == _DAY_OF_WEEK else "1", "1", "?", "*"]
-            AwsCroniter(" ".join([*others[:position], part, *others[position + 1 :]]))
+            _read([*others[:position], part, *others[position + 1 :]])
     elif position not in (_DAY_OF_MONTH, _DAY_OF_WEEK):
         raise ValueError(field)
     return field
+
+
+def _read(fields: list[str]) -> "AwsCroniter":
+    from aws_croniter import AwsCroniter  # imported for those few functions that ever read one
+
+    return AwsCroniter(" ".join(fields))
 
 
 def _each(field: str) -> set[str]:
@@ -309,7 +316,7 @@ def _years(part: str) -> str:
     return ",".join(map(str, range(first, last + 1, int(stepped[3]))))
 
 
-def _next(cron: AwsCroniter, wall: datetime) -> datetime | None:
+def _next(cron: "AwsCroniter", wall: datetime) -> datetime | None:
     """The next time on the wall clock, on which the library's arithmetic in UTC is done; `None` for none up to 2199."""
     # The library gives up after ten dates that do not exist, and would so miss a 29 February beyond 2100.
     year_ends = (datetime(year, 12, 31, 23, 59) for year in range(wall.year, LAST_YEAR))  # noqa: DTZ001

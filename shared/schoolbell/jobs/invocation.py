@@ -1,10 +1,12 @@
 """What Lambda tells a function about the invocation, and what the function leaves behind when its time is up."""
 
 import faulthandler
+import gc
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import Final, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 LAST_WORDS: Final = timedelta(seconds=2)
 """How long before Lambda ends an invocation it tells what it waits for."""
@@ -38,22 +40,36 @@ def clock_of(context: LambdaContext, started: datetime) -> Callable[[], datetime
     return lambda: started + (given - remaining_time(context))
 
 
-def explained[*Before, R](
-    handler: Callable[[*Before, LambdaContext], R],
-) -> Callable[[*Before, LambdaContext], R]:
+def handler_of(module: str) -> Callable[[Any, LambdaContext], Any]:
+    """Imports a function's module, and returns its `handler`, `explained`.
+
+    What is imported stays until the process ends. The garbage collector would go through it again and again in vain,
+    as it is imported (a tenth of a cold start's time) and then as batches of thousands are worked off; so it is
+    switched off until all is there, and looks at none of it from then on.
+    """
+    gc.disable()
+    try:
+        handler = import_module(module).handler
+    finally:
+        gc.freeze()
+        gc.enable()
+    return explained(handler)
+
+
+def explained[R](handler: Callable[[Any, LambdaContext], R]) -> Callable[[Any, LambdaContext], R]:
     """Makes a Lambda handler log where each of its threads is, if it is still at work when its time is nearly up.
 
     Of an invocation that hangs there is else nothing but "Task timed out" to go by.
     """
 
     @wraps(handler)
-    def watched(*given: *tuple[*Before, LambdaContext]) -> R:
-        patience = remaining_time(given[-1]) - LAST_WORDS
+    def watched(event: Any, context: LambdaContext) -> R:
+        patience = remaining_time(context) - LAST_WORDS
         if patience <= timedelta(0):
-            return handler(*given)
+            return handler(event, context)
         faulthandler.dump_traceback_later(patience.total_seconds(), file=STDERR)
         try:
-            return handler(*given)
+            return handler(event, context)
         finally:
             faulthandler.cancel_dump_traceback_later()
 

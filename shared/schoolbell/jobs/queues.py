@@ -1,6 +1,5 @@
 """Jobs that a queue rings: a message at a time, or the whole batch in one statement."""
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from schoolbell.database import is_unavailable
 from schoolbell.jobs import dead_letters, outbox, runs
 from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.dead_letters import DeadLetter
-from schoolbell.jobs.invocation import LambdaContext, clock_of, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.messages import (
     Message,
     Received,
@@ -107,9 +106,7 @@ class QueueJob[P: Payload]:
         self._function = function
         self._payload = payload
         self._logger = logger_of(name)
-        gc.freeze()  # what was imported stays; a batch of thousands has the collector go through it again and again
 
-    @explained
     def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
         """Handles the messages of an SQS event and names those that failed.
 

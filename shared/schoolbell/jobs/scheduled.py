@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext, Progress
-from schoolbell.jobs.invocation import LambdaContext, clock_of, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobFailed, Payload, Result, in_one_line
@@ -94,7 +94,6 @@ class ScheduledJob:
         self._data = data
         self._logger = logger_of(name)
 
-    @explained
     def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
         """Runs the job and says how that ended.
 

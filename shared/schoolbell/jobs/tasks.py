@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schoolbell.jobs import runs
 from schoolbell.jobs.context import JobContext
-from schoolbell.jobs.invocation import LambdaContext, clock_of, explained, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import InvalidEvent, JobFailed, Payload, Result, in_one_line
@@ -35,7 +35,6 @@ class TaskJob[P: Payload, R: Result]:
         self._payload = payload
         self._logger = logger_of(name)
 
-    @explained
     def __call__(self, event: Any, context: LambdaContext) -> dict[str, Any]:
         """Does the state's work and returns its result.
 

@@ -7,18 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from schoolbell.jobs.invocation import LAST_WORDS, LambdaContext, explained
+from schoolbell.jobs.invocation import LAST_WORDS, LambdaContext, explained, handler_of
 from schoolbell.jobs.runtime import install
 from tests.performing import Invocation
-
-FUNCTIONS: Final = Path(__file__).parents[3] / "functions"
-HANDLERS: Final = sorted(".".join(app.relative_to(FUNCTIONS).parts[:2]) for app in FUNCTIONS.glob("*/*/app.py"))
 
 
 def with_left(left: timedelta) -> Invocation:
@@ -82,6 +78,35 @@ def test_where_too_little_time_is_left_the_work_is_done_all_the_same() -> None:
     assert explained(lambda event, _context: event)("done", with_left(timedelta(0))) == "done"
 
 
+IMPORTED: Final = """
+import gc
+from schoolbell.jobs.invocation import handler_of
+
+class Context:
+    def get_remaining_time_in_millis(self):
+        return 60_000
+
+assert not gc.get_freeze_count()
+handler = handler_of("app")
+assert handler({}, Context()) == (False, True), "the collector waits while the module is imported, and not beyond"
+assert gc.get_freeze_count(), "and passes over what was imported"
+"""
+
+APP: Final = """
+import gc
+during = gc.isenabled()
+
+def handler(event, context):
+    return during, gc.isenabled()
+"""
+
+
+def test_what_is_imported_stays_out_of_the_garbage_collectors_sight(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    subprocess.run([sys.executable, "-c", IMPORTED], env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """After how many seconds threads would have been logged."""
@@ -91,9 +116,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     install(None)
 
 
-@pytest.mark.parametrize("name", HANDLERS)
-def test_every_function_does_so(name: str, watched: list[float]) -> None:
-    handler = import_module(f"functions.{name}.app").handler
+def test_what_is_imported_is_explained(watched: list[float]) -> None:
+    handler = handler_of("functions.tutoring.auto_complete.app")
     with suppress(Exception):
         handler({"no such": "event"}, with_left(timedelta(minutes=1)))
     assert watched == [(timedelta(minutes=1) - LAST_WORDS).total_seconds()]
