@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
@@ -37,6 +37,9 @@ MESSAGES_A_BATCH = 10
 BYTES_A_BATCH = 1_000_000
 """SQS and SNS take 10 entries a call, and 1 MiB (1,048,576 bytes) with their attributes."""
 
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Before any message was due."""
+
 OUTBOX_ID = "outbox-id"
 """The message attribute that carries the row's id."""
 
@@ -59,6 +62,7 @@ class Outbox:
         self._clock = clock
         self._claim = uuid4()
         self._written = 0
+        self._oldest: datetime | None = None
 
     def now(self) -> datetime:
         """The time as the run's invocation goes on."""
@@ -91,9 +95,8 @@ class Outbox:
             "payload": dict(payload),
             "dedup_key": dedup_key,
             "tenant": str(tenant) if tenant else None,
-            "available_at": available_at or self._clock(),
             "attributes": attributes and dict(attributes),
-            **self._claimed(),
+            **self._claimed(available_at),
         }
         statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["dedup_key"])
         self._written += connection.execute(statement).rowcount
@@ -103,18 +106,16 @@ class Outbox:
 
         Args:
             connection: the transaction that the messages belong to.
-            messages: selects `destination`, `payload` (jsonb), `dedup_key`, and optionally `tenant` (text) and
-                `available_at`, under these names.
+            messages: selects `destination`, `payload` (jsonb), `dedup_key` and optionally `tenant` (text), under these
+                names.
         """
         rows = messages.subquery("messages")
+        ours = self._claimed()
         names = [column.name for column in rows.c]
-        columns = [*rows.c, bindparam("claimed_by", self._claim), bindparam("claimed_until", self._clock() + CLAIM)]
-        if "available_at" not in names:
-            names.append("available_at")
-            columns.insert(len(names) - 1, bindparam("available_at", self._clock()))
+        columns = [*rows.c, *(bindparam(name, value) for name, value in ours.items())]
         statement = (
             insert(outbox)
-            .from_select([*names, "claimed_by", "claimed_until"], Select(*columns))
+            .from_select([*names, *ours], Select(*columns))
             .on_conflict_do_nothing(index_elements=["dedup_key"])
         )
         written = connection.execute(statement).rowcount
@@ -123,28 +124,33 @@ class Outbox:
 
     def flush(self, database: Database, settings: Settings, logger: Logger) -> int:
         """Sends what was written and committed, and returns how many. What can't be sent is left to the relay."""
-        if not self._written:
+        if not self._written or self._oldest is None:
             return 0
         self._written = 0
         try:
-            return send_claimed(database, settings, self._claim, self._clock())
+            return send_claimed(database, settings, self._claim, self._clock(), since=self._oldest)
         except Exception as error:  # the rows are safe; the relay sends them
             logger.warning("outbox left to the relay", extra={"error": type(error).__name__})
             return 0
 
-    def _claimed(self) -> dict[str, Any]:
-        return {"claimed_by": self._claim, "claimed_until": self._clock() + CLAIM}
+    def _claimed(self, available_at: datetime | None = None) -> dict[str, Any]:
+        now = self._clock()
+        due = available_at or now
+        self._oldest = min(self._oldest or due, due)
+        return {"available_at": due, "claimed_by": self._claim, "claimed_until": now + CLAIM}
 
 
+# By the index of what is unsent, from where the claim begins: an index of claims would cost each message more to write.
 _READ_CLAIMED = text(
     """
-    SELECT id::text, destination,
+    SELECT available_at::text, id::text, destination,
            -- a payload that is a text and no object is a message's body as it is, to the letter
            CASE jsonb_typeof(payload) WHEN 'string' THEN payload #>> '{}' ELSE payload::text END,
            tenant, attributes
-    FROM platform.outbox
-    WHERE claimed_by = :claim AND sent_at IS NULL AND available_at <= :now AND id > :after
-    ORDER BY id
+    FROM platform.outbox AS row
+    WHERE sent_at IS NULL AND available_at <= :now AND claimed_by = :claim
+        AND (available_at, id) > (CAST(:since AS timestamptz), :after)
+    ORDER BY row.available_at, row.id  -- by themselves: without a table, these are the texts that are selected
     LIMIT :size
     """
 )
@@ -169,21 +175,27 @@ def claim_oldest(connection: Connection, claim: UUID, now: datetime, size: int =
     return connection.execute(_CLAIM_OLDEST, {"claim": claim, "now": now, "until": now + CLAIM, "size": size}).rowcount
 
 
-def send_claimed(database: Database, settings: Settings, claim: UUID, now: datetime) -> int:
+def send_claimed(database: Database, settings: Settings, claim: UUID, now: datetime, *, since: datetime = EVER) -> int:
     """Sends the committed rows of a claim, a thousand at a time, and returns how many went.
 
     A row that its destination refuses stays unsent with the error on it, and the relay tries it again.
+
+    Args:
+        database: holds the outbox.
+        settings: know where to send.
+        claim: whose rows.
+        now: those that are due by then.
+        since: no row of the claim is due before.
     """
-    sent, after = 0, 0
+    sent = 0
+    begin: Mapping[str, Any] = {"since": since.isoformat(), "after": 0}
     while True:
         with database.transaction(read_only=True) as connection:
-            rows = connection.execute(
-                _READ_CLAIMED, {"claim": claim, "now": now, "after": after, "size": SEND_AT_ONCE}
-            ).all()
+            rows = connection.execute(_READ_CLAIMED, {"claim": claim, "now": now, "size": SEND_AT_ONCE, **begin}).all()
         if not rows:
             return sent
-        after = int(rows[-1][0])
-        outgoing = [Outgoing(*row) for row in rows]
+        begin = {"since": rows[-1][0], "after": int(rows[-1][1])}
+        outgoing = [Outgoing(*row[1:]) for row in rows]
         refused = _deliver(outgoing, settings)
         delivered = [int(message.id) for message in outgoing if message.id not in refused]
         with database.transaction() as connection:

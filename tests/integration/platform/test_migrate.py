@@ -19,7 +19,7 @@ from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.fixtures.database import open_database
 
-HEAD = "0004"
+HEAD = "0005"
 A_PORT_WITH_NO_SERVER = "127.0.0.1:1"
 
 

@@ -19,7 +19,7 @@ from schoolbell.database.tables import metadata, personal_columns, platform, stu
 from tests.factories import Make
 from tests.fixtures.database import open_database
 
-HEAD = "0004"
+HEAD = "0005"
 SCHEMAS = ("platform", "tutoring")
 RESTRICT_VIOLATION = "23001"
 

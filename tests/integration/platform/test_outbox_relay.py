@@ -61,6 +61,24 @@ def test_messages_are_sent_after_the_commit_with_their_outbox_id(
     assert all(row.sent_at for row in stored(outbox))
 
 
+def test_a_run_sends_all_it_wrote_however_many_portions_that_takes(
+    perform: Performer, sent: Sent, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schoolbell.jobs.outbox.SEND_AT_ONCE", 2)
+    with database.transaction() as connection:
+        connection.execute(text("ALTER TABLE platform.outbox ALTER COLUMN id RESTART WITH 7"))
+
+    @scheduled_job(JOB)
+    def rings(job: JobContext) -> None:
+        with job.transaction() as connection:
+            for times, ago in enumerate([0, 3, 1, 2, 0, 0, 5]):
+                at = job.now - timedelta(minutes=ago)
+                job.outbox.send(connection, BELL, {"times": times}, dedup_key=f"{times}", available_at=at)
+
+    perform(rings)
+    assert sorted(message["times"] for message in sent(BELL)) == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_the_same_event_is_sent_once(perform: Performer, sent: Sent, now: datetime) -> None:
     perform(sexton)
     perform(sexton, event=rule_event(now + timedelta(days=1)))

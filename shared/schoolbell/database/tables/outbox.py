@@ -24,7 +24,6 @@ outbox = Table(
     created_at(),
     UniqueConstraint("dedup_key"),
     Index("ix_outbox_unsent", "available_at", "id", postgresql_where=text("sent_at IS NULL")),
-    Index("ix_outbox_claimed", "claimed_by", "id", postgresql_where=text("sent_at IS NULL")),
     Index("ix_outbox_sent_at", "sent_at", postgresql_where=text("sent_at IS NOT NULL")),
     schema="platform",
     comment="Messages written with the state change that caused them, and sent after its commit",
