@@ -4,7 +4,12 @@ import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, Final
+
+from schoolbell.settings import settings
+
+CONNECT_SECONDS: Final = 3
+"""How long AWS may take to accept a connection."""
 
 _making = threading.Lock()
 
@@ -23,10 +28,11 @@ def _client(service: str) -> Any:
     import boto3
     from botocore.config import Config
 
+    known = settings()
     config = Config(
-        connect_timeout=3,
-        read_timeout=10,
-        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=known.aws_answer_seconds,
+        retries={"mode": "standard", "total_max_attempts": known.aws_attempts},
         max_pool_connections=20,
         tcp_keepalive=True,
     )
@@ -65,6 +71,13 @@ def error_code(error: Exception) -> str:
     """The AWS error code that a botocore `ClientError` carries, or an empty string."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether a call of AWS had no answer at all."""
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    return isinstance(error, ConnectionError | HTTPClientError)
 
 
 def is_no_such_queue(error: Exception) -> bool:

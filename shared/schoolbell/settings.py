@@ -19,6 +19,10 @@ class Settings(BaseModel):
     schoolbell_stack: str = "schoolbell"
     aws_region: str = "us-east-1"
     aws_account_id: str = "000000000000"
+    aws_answer_seconds: float = Field(default=10, gt=0)
+    """How long an AWS service may take to answer a call."""
+    aws_attempts: int = Field(default=4, ge=1)
+    """How often a call is made, the first time included."""
     database_secret_id: str = ""
     max_receive_count: int = Field(default=5, ge=1)
     resilience_table: str = ""

@@ -1,4 +1,4 @@
-"""A way to the database that a test can break."""
+"""A way to the database that a test can break, and a server that never answers."""
 
 import socket
 import struct
@@ -72,3 +72,39 @@ def breakable_way(url: str) -> Iterator[BreakableWay]:
         yield way
     finally:
         way.close()
+
+
+class SilentServer:
+    """Takes every connection, on a port of its own, and never says a word."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def callers(self) -> int:
+        """How many have connected."""
+        return len(self._open)
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._open.append(self._listener.accept()[0])
+
+
+@contextmanager
+def silent_server() -> Iterator[SilentServer]:
+    """A server that never answers, until the block ends."""
+    server = SilentServer()
+    try:
+        yield server
+    finally:
+        server.close()

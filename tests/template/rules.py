@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from schoolbell.alerts import Severity
+from schoolbell.aws import CONNECT_SECONDS
 from schoolbell.jobs.context import HAND_ON_BELOW
 from schoolbell.settings import Settings
 from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops
@@ -325,6 +326,17 @@ def functions_end_in_time(bundle: Bundle) -> Iterator[str]:
         timeout = bundle.function(job).get("Timeout", 3)
         if job.resource_name in waited_for and timeout >= GATEWAY_WAITS:
             yield f"{job}: its timeout is {timeout} s, and the gateway waits for {GATEWAY_WAITS} s"
+        variables = bundle.function(job)["Environment"]["Variables"]
+        known = Settings.model_validate(
+            {
+                name: variables[name.upper()]
+                for name in ("aws_attempts", "aws_answer_seconds")
+                if name.upper() in variables
+            }
+        )
+        patience = known.aws_attempts * (CONNECT_SECONDS + known.aws_answer_seconds)
+        if job.resource_name in waited_for and patience >= timeout:
+            yield f"{job}: waits {patience:g} s for AWS, and has {timeout} s to say that it does not answer"
         if job.resource_name not in waited_for and not 60 <= timeout <= 900:
             yield f"{job}: its timeout is {timeout} s"
         is_scheduled = any(

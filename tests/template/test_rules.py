@@ -156,6 +156,8 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: tutoring(b, "SessionSweep").update(Timeout=120),
         lambda b: platform(b, "Admin").update(Timeout=60),
         lambda b: platform(b, "Health").update(Timeout=30),
+        lambda b: platform(b, "Health")["Environment"]["Variables"].pop("AWS_ATTEMPTS"),
+        lambda b: platform(b, "Admin")["Environment"]["Variables"].update(AWS_ANSWER_SECONDS="20"),
     ],
     "functions_run_alike": [
         lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),

@@ -12,6 +12,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
+from schoolbell import aws
 from schoolbell.admin import api, entrance, pages
 from schoolbell.admin.acts import Acts
 from schoolbell.admin.desk import desk_of
@@ -144,6 +145,9 @@ def failed(problem: Exception) -> Response[Any]:
     logger.error("request failed", error=in_one_line(problem), exc_info=problem)
     if is_unavailable(problem):
         text = "The database does not answer. Try again in a minute."
+        return told(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", text)
+    if aws.is_unreachable(problem):
+        text = "AWS does not answer. Try again in a minute."
         return told(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", text)
     text = "Something went wrong here. The function's log says what."
     return told(HTTPStatus.INTERNAL_SERVER_ERROR, "That did not work", text)

@@ -42,7 +42,10 @@ CALLS_AT_ONCE: Final = 16
 
 @dataclass
 class Kept[T]:
-    """Something that is asked for often and may be some seconds old; threads that want it at once ask once."""
+    """Something that is asked for often and may be some seconds old.
+
+    Threads that want it at once ask once, and where that fails, it fails for all of them.
+    """
 
     ask: Callable[[], T]
     lives: timedelta = KEPT
@@ -50,6 +53,8 @@ class Kept[T]:
     _known: T | None = None
     _asked_at: float = field(default=float("-inf"))
     _asking: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _failures: int = 0
+    _failure: Exception | None = None
 
     @property
     def last(self) -> T:
@@ -58,11 +63,24 @@ class Kept[T]:
 
     def get(self, *, fresh: bool = False) -> T:
         """What it is; asked for anew when that is wanted, or was long ago."""
+        failures = self._failures
         with self._asking:
+            if self._failure and failures != self._failures:  # while this thread waited
+                raise self._failure
             now = self.clock()
             if fresh or self._known is None or now - self._asked_at > self.lives.total_seconds():
-                self._known, self._asked_at = self.ask(), now
+                self._known, self._asked_at = self._ask(), now
             return self._known
+
+    def _ask(self) -> T:
+        try:
+            answer = self.ask()
+        except Exception as failure:
+            self._failure = failure
+            self._failures += 1
+            raise
+        self._failure = None
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +200,16 @@ def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> di
     if not names:
         return {}
     client = aws.client("sqs")
+    is_away = threading.Event()
 
     def ask(name: str) -> Queue | None:
+        if is_away.is_set():
+            return None
         try:
             return Queue(name=name, **size_of(client, settings.queue_url(name))._asdict())
-        except Exception:
+        except Exception as error:
+            if aws.is_unreachable(error):
+                is_away.set()
             return None
 
     with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))) as callers:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,12 +12,16 @@ from sqlalchemy import Row, update
 
 from local.sandbox import oidc
 from schoolbell import aws as clients
+from schoolbell.admin.catalogue import queues_of
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
+from schoolbell.jobs.catalogue import listed
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
+from schoolbell.settings import settings as settings_of_environment
 from tests.factories import Make
 from tests.fakes.deployed import CALLED, DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
+from tests.fakes.network import SilentServer, silent_server
 from tests.fixtures.admin import JOBS, ORIGIN, Admin
 from tests.fixtures.database import Stored
 
@@ -774,6 +778,39 @@ def test_while_the_database_is_away_the_page_says_so(admin: Admin, admin_setting
     answer = admin.get()
     assert answer.status == 503
     assert "The database does not answer" in answer.text
+
+
+@pytest.fixture
+def silent_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentServer]:
+    """AWS, which answers no more."""
+    with silent_server() as server:
+        for name, value in {"AWS_ENDPOINT_URL": server.url, "AWS_ANSWER_SECONDS": "0.2", "AWS_ATTEMPTS": "1"}.items():
+            monkeypatch.setenv(name, value)
+        settings_of_environment.cache_clear()
+        clients.forget_clients()
+        yield server
+    settings_of_environment.cache_clear()
+    clients.forget_clients()
+
+
+@pytest.mark.parametrize("page", ["", f"/{SCHEDULED}"])
+def test_while_aws_does_not_answer_the_page_says_so(admin: Admin, silent_aws: SilentServer, page: str) -> None:
+    admin.sign_in()
+    answer = admin.get(f"{JOBS}{page}")
+    assert answer.status == 503
+    assert "AWS does not answer" in answer.text
+    assert silent_aws.callers == 1, "no other call waits as long for nothing"
+
+
+def test_one_queue_that_gets_no_answer_speaks_for_all(
+    admin: Admin, database: Database, settings: Settings, now: datetime, request: pytest.FixtureRequest
+) -> None:
+    jobs = listed(database, settings, now)
+    assert sum(len(job.queues) for job in jobs) > 1
+    silent: SilentServer = request.getfixturevalue("silent_aws")
+    request.getfixturevalue("monkeypatch").setattr("schoolbell.admin.catalogue.CALLS_AT_ONCE", 1)
+    assert queues_of(jobs, settings, now) == {}
+    assert silent.callers == 1
 
 
 def test_a_queue_that_cannot_be_read_does_not_take_the_list_away(admin: Admin, settings: Settings) -> None:

@@ -97,6 +97,45 @@ def test_threads_that_want_it_at_once_have_it_asked_for_once() -> None:
         assert [wanted.result() for wanted in [threads.submit(want), threads.submit(want)]] == [1, 1]
 
 
+class Announced:
+    """A lock that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.is_waited_for = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.is_waited_for.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_threads_that_want_it_at_once_share_a_failure_and_the_next_one_asks_again() -> None:
+    """Each would else wait in turn for a service that does not answer."""
+    lock, is_asked = Announced(), threading.Event()
+    asked = 0
+
+    def ask() -> int:
+        nonlocal asked
+        asked += 1
+        is_asked.set()
+        if asked == 1:
+            assert lock.is_waited_for.wait(timeout=10)
+            raise TimeoutError
+        return asked
+
+    kept = Kept(ask, _asking=lock)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(kept.get)
+        is_asked.wait(timeout=10)
+        second = threads.submit(kept.get)
+        assert [type(wanted.exception()) for wanted in (first, second)] == [TimeoutError, TimeoutError]
+    assert kept.get() == 2
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
