@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from sqlalchemy import Row, select
 
@@ -23,6 +24,7 @@ os.environ |= {
 from schoolbell import aws as clients
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import outbox
+from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.performing import Performer
@@ -121,6 +123,26 @@ def perform(database: Database, settings: Settings, now: datetime, aws: None) ->
 def sent(queues: Queues) -> Callable[[str], list[Any]]:
     """The bodies of the messages that reached a job's queue. Make the queue before: `queues.make(job)`."""
     return lambda job: [json.loads(message["Body"]) for message in queues.messages(job)]
+
+
+@pytest.fixture
+def strict_sqs(queues: Queues) -> Iterator[None]:
+    """Has a request that is too large refused as AWS does, where moto counts the characters of bodies."""
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        parts = [
+            part
+            for entry in params["Entries"]
+            for name, value in entry.get("MessageAttributes", {}).items()
+            for part in (name, *value.values())
+        ] + [entry["MessageBody"] for entry in params["Entries"]]
+        if sum(len(part.encode()) for part in parts) > BYTES_A_MESSAGE:
+            raise ClientError({"Error": {"Code": "BatchRequestTooLong", "Message": ""}}, "SendMessageBatch")
+
+    events = clients.client("sqs").meta.events
+    events.register("provide-client-params.sqs.SendMessageBatch", refuse)
+    yield
+    events.unregister("provide-client-params.sqs.SendMessageBatch", refuse)
 
 
 @pytest.fixture

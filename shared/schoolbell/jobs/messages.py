@@ -8,6 +8,7 @@ from itertools import batched
 from typing import Any, NamedTuple
 
 from schoolbell import aws
+from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE, Attributes, as_attribute, size_of, that_fit
 from schoolbell.jobs.outbox import MESSAGES_A_BATCH, OUTBOX_ID, SENDERS
 from schoolbell.jobs.outcomes import InvalidEvent, Payload
 from schoolbell.resilience.backoff import Backoff
@@ -23,17 +24,6 @@ REASON = "reason"
 
 RECORDED_AS = "recorded-as"
 """The attribute of a discarded message's copy that names its record in `platform.dead_letters` by its message id."""
-
-ATTRIBUTES_A_MESSAGE = 10
-
-BYTES_A_MESSAGE = 1_048_576
-"""SQS takes 1 MiB: the body, and each attribute's name, type and value. It takes as much in a request.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
-"""
-
-type Attributes = dict[str, dict[str, str]]
-"""Message attributes by name, as `SendMessage` takes them."""
 
 
 class Received(NamedTuple):
@@ -150,7 +140,7 @@ def send_again(queue_url: str, messages: Iterable[tuple[Received, timedelta]]) -
 
 
 def _with_first_id(message: Received) -> Attributes:
-    return _that_fit({**message.attributes, FIRST_ID: _text(message.first_id)}, message.body)
+    return that_fit({**message.attributes, FIRST_ID: as_attribute(message.first_id)}, message.body)
 
 
 def send_to_dead_letter_queue(queue_url: str, messages: Iterable[tuple[Received, str]]) -> set[str]:
@@ -175,28 +165,8 @@ def can_be_copied(message: Received) -> bool:
 
 def _with_reason(message: Received, reason: str) -> Attributes:
     """A message's attributes as its dead copy has them: what names its record, the reason, and of its own what fits."""
-    why = {RECORDED_AS: _text(message.id), REASON: _text(reason)}
-    return _that_fit(why | {name: value for name, value in message.attributes.items() if name not in why}, message.body)
-
-
-def _text(value: str) -> dict[str, str]:
-    return {"DataType": "String", "StringValue": value}
-
-
-def _that_fit(attributes: Attributes, body: str) -> Attributes:
-    """The attributes that SQS takes with a body, where the first go first."""
-    fitting: Attributes = {}
-    for name, value in attributes.items():
-        longer = {**fitting, name: value}
-        if len(longer) <= ATTRIBUTES_A_MESSAGE and _size(body, longer) <= BYTES_A_MESSAGE:
-            fitting = longer
-    return fitting
-
-
-def _size(body: str, attributes: Attributes) -> int:
-    """Bytes, as SQS counts them."""
-    parts = [body, *attributes, *(part for value in attributes.values() for part in value.values())]
-    return sum(len(part.encode()) for part in parts)
+    why = {RECORDED_AS: as_attribute(message.id), REASON: as_attribute(reason)}
+    return that_fit(why | {name: value for name, value in message.attributes.items() if name not in why}, message.body)
 
 
 def _send(queue_url: str, messages: Sequence[tuple[Received, dict[str, Any]]]) -> set[str]:
@@ -219,7 +189,7 @@ def _in_batches(entries: Sequence[dict[str, Any]], call: Any) -> list[dict[str, 
     """Calls for ten entries at a time, or one where ten would be over SQS's 1 MiB a request."""
     if not entries:
         return []
-    sizes = [_size(entry.get("MessageBody", ""), entry.get("MessageAttributes", {})) for entry in entries]
+    sizes = [size_of(entry.get("MessageBody", ""), entry.get("MessageAttributes", {})) for entry in entries]
     most = BYTES_A_MESSAGE // MESSAGES_A_BATCH
     large = [entry for entry, size in zip(entries, sizes, strict=True) if size > most]
     small = [entry for entry, size in zip(entries, sizes, strict=True) if size <= most]

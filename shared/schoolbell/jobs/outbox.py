@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.database.tables.outbox import outbox
+from schoolbell.jobs.message_attributes import Attributes, as_attribute, that_fit
 from schoolbell.settings import Settings
 
 CLAIM = timedelta(minutes=1)
@@ -287,9 +288,11 @@ def _invoke(batch: Sequence[Outgoing], function: str) -> dict[str, str]:
     return {}
 
 
-def _attributes(message: Outgoing) -> dict[str, dict[str, str]]:
-    named = {**(message.attributes or {}), OUTBOX_ID: message.id}
-    return {name: {"DataType": "String", "StringValue": value} for name, value in named.items()}
+def _attributes(message: Outgoing) -> Attributes:
+    """Its id first: a copy of a message that was as large as SQS takes them may have no room for more, or for any."""
+    others = {name: value for name, value in (message.attributes or {}).items() if name != OUTBOX_ID}
+    named = {OUTBOX_ID: message.id, **others}
+    return that_fit({name: as_attribute(value) for name, value in named.items()}, message.body)
 
 
 _HANDLED = text(

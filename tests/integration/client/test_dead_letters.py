@@ -6,13 +6,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 
 from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.database.tables.platform import audit_logs, dead_letters, outbox
 from schoolbell.jobs.client import Change, JobClient, NotFound, Refused
+from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE
 from schoolbell.jobs.messages import RECORDED_AS
 from schoolbell.settings import Settings
 from tests.conftest import Queues
@@ -102,6 +103,25 @@ def test_a_copy_keeps_what_its_message_is_known_by(
     values = {name: value["StringValue"] for name, value in sent["MessageAttributes"].items()}
     assert values.pop("outbox-id") != "0", "its own, which begin at 1"
     assert values == {"priority": "high", "first-message-id": message}
+
+
+ITS_ID = len("outbox-idString1")
+FIRST_ID = len("first-message-idString") + len(str(UUID(int=0)))
+
+
+@pytest.mark.parametrize(
+    ("room", "kept"),
+    [(0, set()), (ITS_ID, {"outbox-id"}), (ITS_ID + FIRST_ID, {"outbox-id", "first-message-id"})],
+)
+@pytest.mark.usefixtures("strict_sqs")
+def test_a_copy_of_the_largest_message_goes_with_what_it_has_room_for(
+    client: JobClient, dead: Dead, database: Database, queues: Queues, room: int, kept: set[str]
+) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("ALTER TABLE platform.outbox ALTER COLUMN id RESTART"))
+    client.redrive(dead.letter("x" * (BYTES_A_MESSAGE - room)))
+    (sent,) = queues.messages(QUEUED)
+    assert sent.get("MessageAttributes", {}).keys() == kept
 
 
 def test_redriving_twice_sends_once(client: JobClient, dead: Dead, queues: Queues) -> None:

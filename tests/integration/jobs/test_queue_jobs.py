@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from botocore.exceptions import ClientError
 from sqlalchemy import insert, select, text
 
 from schoolbell import aws
@@ -194,26 +193,6 @@ MIB = 1_048_576
 
 NAMES_ITS_RECORD = len("recorded-as" + "String") + len(str(UUID(int=0)))
 SAYS_WHY = len("reason" + "String" + "more: Extra inputs are not permitted")
-
-
-@pytest.fixture
-def strict_sqs(queues: Queues) -> Iterator[None]:
-    """Has a request that is too large refused as AWS does, where moto counts the characters of bodies."""
-
-    def refuse(params: dict[str, Any], **_: Any) -> None:
-        parts = [
-            part
-            for entry in params["Entries"]
-            for name, value in entry.get("MessageAttributes", {}).items()
-            for part in (name, *value.values())
-        ] + [entry["MessageBody"] for entry in params["Entries"]]
-        if sum(len(part.encode()) for part in parts) > MIB:
-            raise ClientError({"Error": {"Code": "BatchRequestTooLong", "Message": ""}}, "SendMessageBatch")
-
-    events = aws.client("sqs").meta.events
-    events.register("provide-client-params.sqs.SendMessageBatch", refuse)
-    yield
-    events.unregister("provide-client-params.sqs.SendMessageBatch", refuse)
 
 
 def large(size: int, letter: str = "x") -> str:
