@@ -196,14 +196,24 @@ _EVENTS = text(
     """
 )
 
+# Student by student: the planner would else look through the lessons to come of all students there are.
+_LESSONS_TO_COME = """
+    SELECT lesson.id, lesson.scheduled_for
+    FROM unnest(cast(:ids AS uuid[])) AS erased (student_id)
+    CROSS JOIN LATERAL (
+        SELECT id, scheduled_for FROM tutoring.sessions AS session
+        WHERE session.student_id = erased.student_id AND status = 'scheduled' AND starts_at > :now
+        OFFSET 0
+    ) AS lesson
+"""
+
 _MESSAGES = text(
-    """
+    f"""
     SELECT 'tutoring.session-events' AS destination,
            jsonb_build_object('type', 'session.cancelled', 'session_id', id) AS payload,
            'session-erased/' || id AS dedup_key
-    FROM tutoring.sessions
-    WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'scheduled' AND starts_at > :now
-      AND scheduled_for IS NOT NULL
+    FROM ({_LESSONS_TO_COME}) AS lesson
+    WHERE scheduled_for IS NOT NULL
     UNION ALL
     SELECT 'tutoring.message-events', jsonb_build_object('type', 'message.cancelled', 'message_id', id),
            'message-erased/' || id
@@ -214,15 +224,15 @@ _MESSAGES = text(
            'waitlist-erased/' || id
     FROM tutoring.waitlist_entries
     WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'notified'
-    """
-)
+    """  # noqa: S608 - made of constants
+).bindparams(bindparam("ids", type_=NullType()))
 
 _CALL_OFF = (
     text(
-        """
+        f"""
         UPDATE tutoring.sessions SET status = 'cancelled', updated_at = :now
-        WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'scheduled' AND starts_at > :now
-        """
+        WHERE id = ANY (ARRAY(SELECT id FROM ({_LESSONS_TO_COME}) AS lesson)) AND status = 'scheduled'
+        """  # noqa: S608 - made of constants
     ),
     text(
         """

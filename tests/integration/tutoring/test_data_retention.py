@@ -32,6 +32,7 @@ from schoolbell.database.tables.tutoring import (
     teacher_notifications,
     waitlist_entries,
 )
+from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.tutoring import erasure
 from tests.factories import Make
@@ -857,11 +858,13 @@ def test_the_students_are_known_as_a_statement_is_planned(make: Make, database: 
     with database.transaction() as connection:
         erasure.replace_personal(connection, [student.id], datetime.now(UTC))
         erasure.count_personal(connection, [student.id])
+        now = datetime.now(UTC)
+        erasure.call_off(connection, Outbox(lambda: now), [student.id], now, past_events=True)
     event.remove(database.engine, "before_cursor_execute", note)
     with database.transaction() as connection:
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         for statement, values in statements:
-            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars())
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN (VERBOSE) {statement}", values).scalars())
             assert str(student.id) in plan
             assert not re.search(r"\)::(uuid|text)\[\]", plan), plan
     assert len(statements) > 10
