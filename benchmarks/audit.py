@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from benchmarks.scheduled import NOW, Measured, measure
+from benchmarks.scheduled import NOW, Kind, Measured, measure
 from schoolbell.database import Database
 
 TITLE: Final = "Audit cleanup: records of eight years archived and deleted by tier"
@@ -37,7 +37,10 @@ FROM generate_series(1, :records) n
 """
 
 
-def run(sizes: Sequence[int] = SIZES, runs: int = 5) -> list[tuple[str, ...]]:
+KINDS: Final = (Kind("monthly", earlier=NOW - timedelta(days=28)), Kind("first"))
+
+
+def run(sizes: Sequence[int] = SIZES) -> list[tuple[str, ...]]:
     """Measures, and returns the lines of the table under `COLUMNS`."""
     with archive() as url:
         environment = {
@@ -47,12 +50,7 @@ def run(sizes: Sequence[int] = SIZES, runs: int = 5) -> list[tuple[str, ...]]:
             "AWS_SECRET_ACCESS_KEY": "benchmark",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        kinds = {"monthly": NOW - timedelta(days=28), "first": None}
-        return [
-            _line(kind, measured)
-            for kind, earlier in kinds.items()
-            for measured in measure(JOB, fill, sizes, runs=runs, earlier=earlier, environment=environment)
-        ]
+        return [_line(measured) for measured in measure(JOB, fill, sizes, kinds=KINDS, environment=environment)]
 
 
 def fill(database: Database, students: int) -> None:
@@ -61,10 +59,10 @@ def fill(database: Database, students: int) -> None:
         connection.execute(text(_FILL), {"now": NOW, "records": RECORDS_OF_A_STUDENT * students})
 
 
-def _line(kind: str, measured: Measured) -> tuple[str, ...]:
+def _line(measured: Measured) -> tuple[str, ...]:
     return (
         f"{measured.size:,}",
-        kind,
+        measured.kind,
         f"{measured.runs}",
         f"{measured.seconds:.2f} s",
         f"{measured.megabytes:.0f} MB",

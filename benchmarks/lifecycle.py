@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from benchmarks.dataset import fill
-from benchmarks.scheduled import NOW, Measured, measure
+from benchmarks.scheduled import NOW, Kind, Measured, measure
 
 TITLE: Final = "Lifecycle detection: every active student, thirty lessons each"
 COLUMNS: Final = ("students", "run", "runs", "median", "peak memory", "new signals", "ended")
@@ -17,21 +17,19 @@ JOB: Final = "functions.tutoring.lifecycle_detection.app"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 
 
-def run(sizes: Sequence[int] = SIZES, runs: int = 5) -> list[tuple[str, ...]]:
+KINDS: Final = (Kind("daily", earlier=NOW - timedelta(days=1)), Kind("first"))
+
+
+def run(sizes: Sequence[int] = SIZES) -> list[tuple[str, ...]]:
     """Measures, and returns the lines of the table under `COLUMNS`."""
-    kinds = {"daily": NOW - timedelta(days=1), "first": None}
-    return [
-        _line(kind, measured)
-        for kind, earlier in kinds.items()
-        for measured in measure(JOB, fill, sizes, runs=runs, earlier=earlier)
-    ]
+    return [_line(measured) for measured in measure(JOB, fill, sizes, kinds=KINDS)]
 
 
-def _line(kind: str, measured: Measured) -> tuple[str, ...]:
+def _line(measured: Measured) -> tuple[str, ...]:
     new = sum(measured.result[kind] for kind in ("gap", "churn", "enrollment_expiring", "streak"))
     return (
         f"{measured.size:,}",
-        kind,
+        measured.kind,
         f"{measured.runs}",
         f"{measured.seconds:.2f} s",
         f"{measured.megabytes:.0f} MB",

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from benchmarks import dataset
 from benchmarks.outbox import queue
-from benchmarks.scheduled import NOW, Measured, measure
+from benchmarks.scheduled import NOW, RUNS, Kind, Measured, measure
 from schoolbell.database import Database
 
 TITLE: Final = "Data retention: students erased, and lesson content and contact log cleared by age"
@@ -22,6 +22,11 @@ JOB: Final = "functions.tutoring.data_retention.app"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 ONCE: Final = 1_000_000
 """From here on the first run is measured once."""
+
+KINDS: Final = (
+    Kind("weekly", earlier=NOW - timedelta(days=7)),
+    Kind("first", runs=lambda students: RUNS if students < ONCE else 1),
+)
 
 # Who has not been seen for years has had no lessons either.
 _LONG_GONE: Final = """
@@ -32,16 +37,10 @@ WHERE student.id = lesson.student_id AND student.status = 'inactive'
 """
 
 
-def run(sizes: Sequence[int] = SIZES, runs: int = 5) -> list[tuple[str, ...]]:
+def run(sizes: Sequence[int] = SIZES) -> list[tuple[str, ...]]:
     """Measures, and returns the lines of the table under `COLUMNS`."""
-    small, large = [size for size in sizes if size < ONCE], [size for size in sizes if size >= ONCE]
     with queue() as environment:
-        weekly = measure(JOB, fill, sizes, runs=runs, earlier=NOW - timedelta(days=7), environment=environment)
-        first = [
-            *measure(JOB, fill, small, runs=runs, environment=environment),
-            *measure(JOB, fill, large, runs=1, environment=environment),
-        ]
-        return [*(_line("weekly", measured) for measured in weekly), *(_line("first", measured) for measured in first)]
+        return [_line(measured) for measured in measure(JOB, fill, sizes, kinds=KINDS, environment=environment)]
 
 
 def fill(database: Database, students: int) -> None:
@@ -52,11 +51,11 @@ def fill(database: Database, students: int) -> None:
         connection.execute(text(_LONG_GONE))
 
 
-def _line(kind: str, measured: Measured) -> tuple[str, ...]:
+def _line(measured: Measured) -> tuple[str, ...]:
     result = measured.result
     return (
         f"{measured.size:,}",
-        kind,
+        measured.kind,
         f"{measured.runs}",
         f"{measured.seconds:.2f} s",
         f"{measured.megabytes:.0f} MB",

@@ -26,12 +26,15 @@ from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.migrations import upgrade
 
 NOW: Final = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
+RUNS: Final = 5
 PATIENCE: Final = timedelta(minutes=10)
 
 
 class Measured(NamedTuple):
     """One line of the table."""
 
+    kind: str
+    """Which run of the job, e.g. `daily`."""
     size: int
     runs: int
     seconds: float
@@ -42,25 +45,34 @@ class Measured(NamedTuple):
     """What the job said of its last run."""
 
 
+class Kind(NamedTuple):
+    """A run of a job that is measured."""
+
+    name: str
+    earlier: datetime | None = None
+    """When the job has run before, if it has: what is measured starts where that run ended."""
+    runs: Callable[[int], int] = lambda _size: RUNS
+    """How often it is measured at a size; each time the database is as it was filled."""
+
+
 def measure(
     module: str,
     fill: Callable[[Database, int], None],
     sizes: Sequence[int],
     *,
-    runs: int = 5,
-    earlier: datetime | None = None,
+    kinds: Sequence[Kind] = (Kind(""),),
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Measured]:
-    """Measures the job of a module at each size.
+) -> list[Measured]:
+    """Measures the job of a module at each size; returns the lines kind by kind.
 
     Args:
         module: has the job's `handler`, e.g. `functions.platform.audit_cleanup.app`.
         fill: writes the rows of one size to an empty, migrated database.
         sizes: what `fill` is asked for.
-        runs: how often each size is measured; each time the database is as it was filled.
-        earlier: when the job has run before, if it has: what is measured starts where that run ended.
+        kinds: the runs to measure.
         environment: of the job's process.
     """
+    measured: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="schoolbell-bench-") as directory:
         server = Postgres(Path(directory) / "data", lifetime="caller")
         server.start()
@@ -68,15 +80,19 @@ def measure(
             for size in sizes:
                 filled = f"filled_{size}"
                 _fill(server, filled, fill, size)
-                if earlier:
-                    _in_its_own_process(module, server.url(filled), earlier, environment or {})
-                    _execute(server, "VACUUM ANALYZE", filled)
-                taken = [_run_on_copy(server, filled, module, environment or {}) for _ in range(runs)]
+                for kind in sorted(kinds, key=lambda kind: kind.earlier is not None):  # the database as it is first
+                    if kind.earlier:
+                        _in_its_own_process(module, server.url(filled), kind.earlier, environment or {})
+                        _execute(server, "VACUUM ANALYZE", filled)
+                    runs = kind.runs(size)
+                    taken = [_run_on_copy(server, filled, module, environment or {}) for _ in range(runs)]
+                    seconds = statistics.median(run["seconds"] for run in taken)
+                    most = max(run["megabytes"] for run in taken)
+                    measured.append(Measured(kind.name, size, runs, seconds, most, taken[-1]["result"]))
                 _execute(server, f"DROP DATABASE {filled}")
-                seconds = statistics.median(run["seconds"] for run in taken)
-                yield Measured(size, runs, seconds, max(run["megabytes"] for run in taken), taken[-1]["result"])
         finally:
             server.remove()
+    return [line for kind in kinds for line in measured if line.kind == kind.name]
 
 
 def _fill(server: Postgres, name: str, fill: Callable[[Database, int], None], size: int) -> None:
