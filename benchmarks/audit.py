@@ -5,10 +5,11 @@ before has left; the first run finds all records, and not one archived. The arch
 that speaks as much of S3 as the job needs.
 """
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
@@ -88,8 +89,15 @@ def archive() -> Iterator[str]:
 
 def _serve(directory: str, started: Connection) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Objects", (_Objects,), {"directory": Path(directory)}))
+    threading.Thread(target=_end_with_the_caller, args=(started,), daemon=True).start()
     started.send(server.server_port)
     server.serve_forever()
+
+
+def _end_with_the_caller(pipe: Connection) -> None:
+    with suppress(EOFError):
+        pipe.recv()  # nothing comes, until whoever holds the other end is gone, however that came
+    os._exit(0)
 
 
 class _Objects(BaseHTTPRequestHandler):

@@ -190,7 +190,7 @@ def deploy(port: int) -> None:
             FunctionName=name,
             Runtime="python3.13",
             Role=role,
-            Handler="app.handler",
+            Handler="schoolbell.entrypoint.handler",
             Code={"ZipFile": code.getvalue()},
             Description=f"Do the work of job {number}, as far as there is any",
             Timeout=300,

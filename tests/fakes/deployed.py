@@ -47,7 +47,7 @@ def deploy(settings: Settings) -> None:
                 FunctionName=f"{stack}-{job.replace('.', '-')}",
                 Runtime="python3.13",
                 Role=role,
-                Handler="app.handler",
+                Handler="schoolbell.entrypoint.handler",
                 Code={"ZipFile": archive.getvalue()},
                 Timeout=900,
                 Description=f"Does what {job} does",

@@ -230,10 +230,9 @@ class OneShotWorld:
 
     def relay(self) -> None:
         """Sends what is in the outbox and due, as the relay does every minute."""
-        claim = uuid4()
         with self.database.transaction() as connection:
-            outbox.claim_oldest(connection, claim, self.clock.now)
-        outbox.send_claimed(self.database, self.settings, claim, self.clock.now)
+            claimed = outbox.claim_oldest(connection, uuid4(), self.clock.now)
+        outbox.deliver(self.database, self.settings, claimed, self.clock.now)
 
     def _invoke(self, queue: str, taken: Iterable[Queued], attempt: int = 1) -> list[str]:
         messages = list(taken)

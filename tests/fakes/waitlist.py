@@ -137,10 +137,10 @@ class Waitlist:
 
     def relay(self) -> None:
         """Sends what a process that died left in the outbox; its claims end after a minute."""
-        claim, later = uuid4(), self.clock.now + outbox.CLAIM
+        later = self.clock.now + outbox.CLAIM
         with self.database.transaction() as connection:
-            outbox.claim_oldest(connection, claim, later)
-        outbox.send_claimed(self.database, self.settings, claim, later)
+            claimed = outbox.claim_oldest(connection, uuid4(), later)
+        outbox.deliver(self.database, self.settings, claimed, later)
 
     def settle(self) -> None:
         """Lets machines go on and delivers what jobs sent each other, until there is nothing to do at this moment."""

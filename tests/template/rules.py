@@ -334,9 +334,9 @@ def functions_end_in_time(bundle: Bundle) -> Iterator[str]:
                 if name.upper() in variables
             }
         )
-        patience = known.aws_attempts * (CONNECT_SECONDS + known.aws_answer_seconds)
+        patience = known.aws_attempts * (CONNECT_SECONDS + known.aws_answer_seconds) + (known.aws_attempts - 1)
         if job.resource_name in waited_for and patience >= timeout:
-            yield f"{job}: waits {patience:g} s for AWS, and has {timeout} s to say that it does not answer"
+            yield f"{job}: waits {patience:g} s for a call of AWS, and has {timeout} s to say that it does not answer"
         if job.resource_name not in waited_for and not 60 <= timeout <= 900:
             yield f"{job}: its timeout is {timeout} s"
         is_scheduled = any(

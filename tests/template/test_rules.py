@@ -160,6 +160,7 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: platform(b, "Admin")["Environment"]["Variables"].update(AWS_ANSWER_SECONDS="20"),
     ],
     "functions_run_alike": [
+        lambda b: tutoring(b, "AutoComplete").update(Handler="app.handler"),
         lambda b: tutoring(b, "AutoComplete").update(Runtime="python3.12"),
         lambda b: tutoring(b, "AutoComplete").pop("TracingConfig"),
         lambda b: tutoring(b, "SessionSweep").pop("RecursiveLoop"),

@@ -7,7 +7,7 @@ from sqlalchemy import delete
 
 from schoolbell.database.tables.outbox import outbox
 from schoolbell.jobs import JobContext, Result, scheduled_job
-from schoolbell.jobs.outbox import claim_oldest, send_claimed
+from schoolbell.jobs.outbox import claim_oldest, deliver
 
 KEEP_SENT = timedelta(days=14)  # SQS keeps a message 14 days at most, so no duplicate can come later
 STOP_BELOW = timedelta(seconds=20)
@@ -24,11 +24,10 @@ class Relayed(Result):
 def handler(job: JobContext) -> Relayed:
     sent = 0
     while job.remaining() > STOP_BELOW:
-        claim = uuid4()
         with job.transaction() as connection:
-            claimed = claim_oldest(connection, claim, job.current)
+            claimed = claim_oldest(connection, uuid4(), job.current)
         if not claimed:
             break
-        sent += send_claimed(job.database, job.settings, claim, job.current)
+        sent += deliver(job.database, job.settings, claimed, job.current)
     forgotten = job.in_batches(delete(outbox).where(outbox.c.sent_at < job.now - KEEP_SENT))
     return Relayed(sent=sent, forgotten=forgotten)

@@ -27,11 +27,12 @@ class Acts:
 
     def run(self, job: str, wanted: Trigger) -> Triggered:
         """Runs a job now, once."""
-        if wanted.queue is not None and wanted.queue not in self.desk.known(job).queues:
+        queues = self.desk.known(job).queues
+        if wanted.queue is not None and wanted.queue not in queues:
             raise Refusal(f"{job} has no queue {wanted.queue}.")
         with _in_words():
             handle = self._client.trigger(wanted.queue or job, wanted.data or {}, dry_run=wanted.dry_run)
-        kind = "dry run" if wanted.dry_run else "message" if self.desk.known(job).queues else "run"
+        kind = "dry run" if wanted.dry_run else "message" if queues else "run"
         return Triggered(message=f"A {kind} of {job} is on its way.", id=handle.id)
 
     def pause(self, job: str) -> Done:

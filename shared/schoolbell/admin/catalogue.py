@@ -65,10 +65,10 @@ class Kept[T]:
         """What it is; asked for anew when that is wanted, or was long ago."""
         failures = self._failures
         with self._asking:
-            if self._failure and failures != self._failures:  # while this thread waited
-                raise self._failure
             now = self.clock()
             if fresh or self._known is None or now - self._asked_at > self.lives.total_seconds():
+                if self._failure and failures != self._failures:  # while this thread waited
+                    raise self._failure
                 self._known, self._asked_at = self._ask(), now
             return self._known
 

@@ -2,6 +2,12 @@
 
 from typing import Final
 
+OUTBOX_ID: Final = "outbox-id"
+"""The attribute that carries the id of a message's row in the outbox."""
+
+FIRST_ID: Final = "first-message-id"
+"""The attribute that keeps a message's first id when it is sent again, which gives it a new one."""
+
 ATTRIBUTES_A_MESSAGE: Final = 10
 
 BYTES_A_MESSAGE: Final = 1_048_576

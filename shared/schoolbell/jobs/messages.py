@@ -8,16 +8,21 @@ from itertools import batched
 from typing import Any, NamedTuple
 
 from schoolbell import aws
-from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE, Attributes, as_attribute, size_of, that_fit
-from schoolbell.jobs.outbox import MESSAGES_A_BATCH, OUTBOX_ID, SENDERS
+from schoolbell.jobs.message_attributes import (
+    BYTES_A_MESSAGE,
+    FIRST_ID,
+    OUTBOX_ID,
+    Attributes,
+    as_attribute,
+    size_of,
+    that_fit,
+)
+from schoolbell.jobs.outbox import MESSAGES_A_BATCH, SENDERS
 from schoolbell.jobs.outcomes import InvalidEvent, Payload
 from schoolbell.resilience.backoff import Backoff
 
 RETRY = Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=15))
 """How long a failed message waits: up to 5, 10, 20, 40 seconds; source 004 starts at 5."""
-
-FIRST_ID = "first-message-id"
-"""The attribute that keeps a message's first id when it is sent again, which gives it a new one."""
 
 REASON = "reason"
 """The attribute of a discarded message's copy that says why it can never pass."""

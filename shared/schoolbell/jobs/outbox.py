@@ -3,7 +3,8 @@
 A job that called SQS inside its transaction could send what is then rolled back; one that called it afterwards could
 die in between and send nothing. So the message is a row, committed with the change that caused it, sent right after the
 commit by the job itself, and a minute later by `platform.outbox-relay` if the job died. Delivery is at least once; each
-message carries its row's id, by which consumers drop what they have handled already.
+message carries its row's id, by which consumers drop what they have handled already. Only a copy of a message that was
+as large as SQS takes them has no room for it.
 """
 
 import json
@@ -22,7 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.database.tables.outbox import outbox
-from schoolbell.jobs.message_attributes import Attributes, as_attribute, that_fit
+from schoolbell.jobs.message_attributes import FIRST_ID, OUTBOX_ID, Attributes, as_attribute, size_of, that_fit
 from schoolbell.settings import Settings
 
 CLAIM = timedelta(minutes=1)
@@ -38,11 +39,7 @@ MESSAGES_A_BATCH = 10
 BYTES_A_BATCH = 1_000_000
 """SQS and SNS take 10 entries a call, and 1 MiB (1,048,576 bytes) with their attributes."""
 
-EVER = datetime.min.replace(tzinfo=UTC)
-"""Before any message was due."""
-
-OUTBOX_ID = "outbox-id"
-"""The message attribute that carries the row's id."""
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class Outbox:
         self._clock = clock
         self._claim = uuid4()
         self._written = 0
-        self._oldest: datetime | None = None
+        self._oldest = NEVER
 
     def now(self) -> datetime:
         """The time as the run's invocation goes on."""
@@ -97,7 +94,7 @@ class Outbox:
             "dedup_key": dedup_key,
             "tenant": str(tenant) if tenant else None,
             "attributes": attributes and dict(attributes),
-            **self._claimed(available_at),
+            **self._claiming(available_at),
         }
         statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["dedup_key"])
         self._written += connection.execute(statement).rowcount
@@ -111,7 +108,7 @@ class Outbox:
                 names.
         """
         rows = messages.subquery("messages")
-        ours = self._claimed()
+        ours = self._claiming()
         names = [column.name for column in rows.c]
         columns = [*rows.c, *(bindparam(name, value) for name, value in ours.items())]
         statement = (
@@ -125,84 +122,93 @@ class Outbox:
 
     def flush(self, database: Database, settings: Settings, logger: Logger) -> int:
         """Sends what was written and committed, and returns how many. What can't be sent is left to the relay."""
-        if not self._written or self._oldest is None:
+        if not self._written:
             return 0
         self._written = 0
         try:
-            return send_claimed(database, settings, self._claim, self._clock(), since=self._oldest)
+            sent = self._send_written(database, settings)
         except Exception as error:  # the rows are safe; the relay sends them
             logger.warning("outbox left to the relay", extra={"error": type(error).__name__})
             return 0
+        self._oldest = NEVER
+        return sent
 
-    def _claimed(self, available_at: datetime | None = None) -> dict[str, Any]:
+    def _claiming(self, available_at: datetime | None = None) -> dict[str, Any]:
+        """What makes a row this run's. Remembers the oldest, where the reading of them begins."""
         now = self._clock()
         due = available_at or now
-        self._oldest = min(self._oldest or due, due)
+        self._oldest = min(self._oldest, due)
         return {"available_at": due, "claimed_by": self._claim, "claimed_until": now + CLAIM}
 
+    def _send_written(self, database: Database, settings: Settings) -> int:
+        sent, now = 0, self._clock()
+        begin: Mapping[str, Any] = {"since": self._oldest.isoformat(), "after": 0}
+        while True:
+            with database.transaction(read_only=True) as connection:
+                rows = connection.execute(
+                    _READ_CLAIMED, {"claim": self._claim, "now": now, "size": SEND_AT_ONCE, **begin}
+                ).all()
+            if not rows:
+                return sent
+            begin = {"since": rows[-1].due, "after": int(rows[-1].id)}
+            sent += deliver(database, settings, [Outgoing(*row[1:]) for row in rows], now)
+
+
+# A payload that is a text and no object is a message's body as it is, to the letter.
+_OUTGOING = """
+    id::text, destination,
+    CASE jsonb_typeof(payload) WHEN 'string' THEN payload #>> '{}' ELSE payload::text END AS body,
+    tenant, attributes
+"""
 
 # By the index of what is unsent, from where the claim begins: an index of claims would cost each message more to write.
 _READ_CLAIMED = text(
-    """
-    SELECT available_at::text, id::text, destination,
-           -- a payload that is a text and no object is a message's body as it is, to the letter
-           CASE jsonb_typeof(payload) WHEN 'string' THEN payload #>> '{}' ELSE payload::text END,
-           tenant, attributes
+    f"""
+    SELECT available_at::text AS due, {_OUTGOING}
     FROM platform.outbox AS row
     WHERE sent_at IS NULL AND available_at <= :now AND claimed_by = :claim
         AND (available_at, id) > (CAST(:since AS timestamptz), :after)
     ORDER BY row.available_at, row.id  -- by themselves: without a table, these are the texts that are selected
     LIMIT :size
-    """
+    """  # noqa: S608 - made of constants
 )
 
 _CLAIM_OLDEST = text(
-    """
-    UPDATE platform.outbox
-    SET claimed_by = :claim, claimed_until = :until, attempts = attempts + 1
-    WHERE id = ANY (ARRAY(  -- made once, where a plan with IN might look for the oldest again and again
-        SELECT id FROM platform.outbox
-        WHERE sent_at IS NULL AND available_at <= :now AND (claimed_until IS NULL OR claimed_until <= :now)
-        ORDER BY available_at, id
-        LIMIT :size
-        FOR UPDATE SKIP LOCKED
-    ))
-    """
+    f"""
+    WITH claimed AS (
+        UPDATE platform.outbox
+        SET claimed_by = :claim, claimed_until = :until, attempts = attempts + 1
+        WHERE id = ANY (ARRAY(  -- made once, where a plan with IN might look for the oldest again and again
+            SELECT id FROM platform.outbox
+            WHERE sent_at IS NULL AND available_at <= :now AND (claimed_until IS NULL OR claimed_until <= :now)
+            ORDER BY available_at, id
+            LIMIT :size
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING *
+    )
+    SELECT {_OUTGOING} FROM claimed ORDER BY claimed.available_at, claimed.id
+    """  # noqa: S608 - made of constants
 )
 
 
-def claim_oldest(connection: Connection, claim: UUID, now: datetime, size: int = SEND_AT_ONCE) -> int:
-    """Takes the oldest rows that nobody is sending, and returns how many; two relays never take the same row."""
-    return connection.execute(_CLAIM_OLDEST, {"claim": claim, "now": now, "until": now + CLAIM, "size": size}).rowcount
+def claim_oldest(connection: Connection, claim: UUID, now: datetime, size: int = SEND_AT_ONCE) -> list[Outgoing]:
+    """Takes the oldest rows that nobody is sending, and returns them; two relays never take the same row."""
+    values = {"claim": claim, "now": now, "until": now + CLAIM, "size": size}
+    return [Outgoing(*row) for row in connection.execute(_CLAIM_OLDEST, values)]
 
 
-def send_claimed(database: Database, settings: Settings, claim: UUID, now: datetime, *, since: datetime = EVER) -> int:
-    """Sends the committed rows of a claim, a thousand at a time, and returns how many went.
+def deliver(database: Database, settings: Settings, messages: Sequence[Outgoing], now: datetime) -> int:
+    """Sends rows that are committed and claimed, and returns how many went.
 
     A row that its destination refuses stays unsent with the error on it, and the relay tries it again.
-
-    Args:
-        database: holds the outbox.
-        settings: know where to send.
-        claim: whose rows.
-        now: those that are due by then.
-        since: no row of the claim is due before.
     """
-    sent = 0
-    begin: Mapping[str, Any] = {"since": since.isoformat(), "after": 0}
-    while True:
-        with database.transaction(read_only=True) as connection:
-            rows = connection.execute(_READ_CLAIMED, {"claim": claim, "now": now, "size": SEND_AT_ONCE, **begin}).all()
-        if not rows:
-            return sent
-        begin = {"since": rows[-1][0], "after": int(rows[-1][1])}
-        outgoing = [Outgoing(*row[1:]) for row in rows]
-        refused = _deliver(outgoing, settings)
-        delivered = [int(message.id) for message in outgoing if message.id not in refused]
-        with database.transaction() as connection:
-            _mark_sent(connection, delivered, now)
-            _mark_refused(connection, refused)
-        sent += len(delivered)
+    refused = _deliver(messages, settings)
+    delivered = [int(message.id) for message in messages if message.id not in refused]
+    with database.transaction() as connection:
+        _mark_sent(connection, delivered, now)
+        _mark_refused(connection, refused)
+    return len(delivered)
 
 
 def _mark_sent(connection: Connection, ids: Sequence[int], now: datetime) -> None:
@@ -238,7 +244,7 @@ def _batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     batch: list[Outgoing] = []
     size = 0
     for message in messages:
-        length = len(message.body.encode()) + 200
+        length = size_of(message.body, _attributes(message)) if message.attributes else len(message.body.encode()) + 200
         if batch and (len(batch) == MESSAGES_A_BATCH or size + length > BYTES_A_BATCH):
             yield batch
             batch, size = [], 0
@@ -289,10 +295,10 @@ def _invoke(batch: Sequence[Outgoing], function: str) -> dict[str, str]:
 
 
 def _attributes(message: Outgoing) -> Attributes:
-    """Its id first: a copy of a message that was as large as SQS takes them may have no room for more, or for any."""
-    others = {name: value for name, value in (message.attributes or {}).items() if name != OUTBOX_ID}
-    named = {OUTBOX_ID: message.id, **others}
-    return that_fit({name: as_attribute(value) for name, value in named.items()}, message.body)
+    """Its ids first: a copy of a message that was as large as SQS takes them may have no room for more, or for any."""
+    named = {**(message.attributes or {}), OUTBOX_ID: message.id}
+    ids_first = sorted(named, key=lambda name: (name != OUTBOX_ID, name != FIRST_ID))
+    return that_fit({name: as_attribute(named[name]) for name in ids_first}, message.body)
 
 
 _HANDLED = text(

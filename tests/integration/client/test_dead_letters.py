@@ -111,7 +111,12 @@ FIRST_ID = len("first-message-idString") + len(str(UUID(int=0)))
 
 @pytest.mark.parametrize(
     ("room", "kept"),
-    [(0, set()), (ITS_ID, {"outbox-id"}), (ITS_ID + FIRST_ID, {"outbox-id", "first-message-id"})],
+    [
+        (0, set()),
+        (ITS_ID, {"outbox-id"}),
+        (ITS_ID + FIRST_ID, {"outbox-id", "first-message-id"}),
+        (ITS_ID + FIRST_ID + len("hueStringred"), {"outbox-id", "first-message-id", "hue"}),
+    ],
 )
 @pytest.mark.usefixtures("strict_sqs")
 def test_a_copy_of_the_largest_message_goes_with_what_it_has_room_for(
@@ -119,7 +124,10 @@ def test_a_copy_of_the_largest_message_goes_with_what_it_has_room_for(
 ) -> None:
     with database.transaction() as connection:
         connection.execute(text("ALTER TABLE platform.outbox ALTER COLUMN id RESTART"))
-    client.redrive(dead.letter("x" * (BYTES_A_MESSAGE - room)))
+    letter = dead.letter("x" * (BYTES_A_MESSAGE - room))
+    with database.transaction() as connection:
+        connection.execute(update(dead_letters).values(attributes={"hue": "red"}))
+    client.redrive(letter)
     (sent,) = queues.messages(QUEUED)
     assert sent.get("MessageAttributes", {}).keys() == kept
 

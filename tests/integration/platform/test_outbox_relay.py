@@ -92,7 +92,7 @@ def test_what_a_crash_left_is_sent_by_the_relay_a_minute_later(
         raise ConnectionError("SQS is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("schoolbell.jobs.outbox.send_claimed", away)
+        patched.setattr("schoolbell.jobs.outbox.deliver", away)
         assert perform(sexton).status == "completed"
     perform(relay, now=now + timedelta(seconds=30))
     assert sent(BELL) == []
@@ -111,6 +111,20 @@ def test_a_relay_begins_nothing_that_it_has_no_time_to_end(
     assert [row.sent_at for row in stored(outbox, destination=BELL)] == [None]
     perform(relay, now=now + timedelta(minutes=1))
     assert all(row.sent_at for row in stored(outbox, destination=BELL))
+
+
+@pytest.mark.usefixtures("strict_sqs")
+def test_messages_with_large_attributes_share_no_call(perform: Performer, sent: Sent) -> None:
+    @scheduled_job(JOB)
+    def rings(job: JobContext) -> None:
+        with job.transaction() as connection:
+            for number in range(2):
+                job.outbox.send(
+                    connection, BELL, {"of": "x" * 450_000}, dedup_key=f"{number}", attributes={"hue": "x" * 100_000}
+                )
+
+    perform(rings)
+    assert len(sent(BELL)) == 2
 
 
 def test_a_message_for_later_is_not_sent_before(
@@ -139,8 +153,8 @@ def test_two_relays_never_take_the_same_row(database: Database, perform: Perform
             {"now": now},
         )
     with database.transaction() as one, database.transaction() as two:
-        assert claim_oldest(one, uuid4(), now, size=6) == 6
-        assert claim_oldest(two, uuid4(), now, size=6) == 4
+        assert len(claim_oldest(one, uuid4(), now, size=6)) == 6
+        assert len(claim_oldest(two, uuid4(), now, size=6)) == 4
 
 
 @pytest.mark.usefixtures("nested_loops")
@@ -155,7 +169,7 @@ def test_the_oldest_go_first_and_no_more_than_asked_for(database: Database, now:
             {"now": now},
         )
         claim = uuid4()
-        assert claim_oldest(connection, claim, now, size=3) == 3
+        assert len(claim_oldest(connection, claim, now, size=3)) == 3
         ages = select(now - outbox.c.available_at).where(outbox.c.claimed_by == claim)
         taken = sorted(connection.execute(ages).scalars())
     assert taken == [timedelta(minutes=8), timedelta(minutes=9), timedelta(minutes=10)]

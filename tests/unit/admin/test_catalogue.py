@@ -136,6 +136,28 @@ def test_threads_that_want_it_at_once_share_a_failure_and_the_next_one_asks_agai
     assert kept.get() == 2
 
 
+def test_a_thread_that_would_take_what_is_known_shares_no_failure() -> None:
+    lock, is_asked = Announced(), threading.Event()
+    fails = False
+
+    def ask() -> str:
+        if fails:
+            is_asked.set()
+            assert lock.is_waited_for.wait(timeout=10)
+            raise TimeoutError
+        return "known"
+
+    kept = Kept(ask, _asking=lock)  # type: ignore[arg-type]
+    kept.get()
+    fails = True
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(kept.get, fresh=True)
+        is_asked.wait(timeout=10)
+        second = threads.submit(kept.get)
+        assert type(first.exception()) is TimeoutError
+        assert second.result() == "known"
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
