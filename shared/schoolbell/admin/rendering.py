@@ -83,7 +83,7 @@ def state_of(job: Job) -> str:
 
 def month_chart(month: Month) -> Markup:
     """The small chart of a job's 30 days; nothing if it never ran."""
-    from schoolbell.admin import charts  # with what draws them, which most of the first answers do without
+    from schoolbell.admin import charts  # a call of the API draws none
 
     if not month.runs:
         return Markup("")
