@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 from urllib.parse import parse_qsl
-from uuid import uuid4
 
 from sqlalchemy import column, func, literal, select, text
 
@@ -92,7 +91,7 @@ def _sent(database: Database) -> float:
     started = time.perf_counter()
     while sent < SENT:
         with database.transaction() as connection:
-            claimed = claim_oldest(connection, uuid4(), later)
+            claimed = claim_oldest(connection, later)
         delivered = deliver(database, Settings(), claimed, later)
         if delivered != len(claimed):
             raise RuntimeError(f"{delivered} of {len(claimed)} messages were sent")

@@ -10,31 +10,14 @@ from urllib.parse import urlsplit
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class BreakableWay:
-    """Listens on a port of its own, and passes on what it gets to a server and back.
+class _Listening:
+    """Listens on a port of its own, and keeps every connection open until it is closed."""
 
-    Args:
-        url: the server's; `url` is the same one by this way.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._to = (parts.hostname or "127.0.0.1", parts.port or 5432)
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._breaks = threading.Event()
         self._open: list[socket.socket] = []
-        self._forgotten: list[socket.socket] = []
-        here = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.url = url.replace(parts.netloc.rpartition("@")[2], here)
+        self._here = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def break_at_next_byte(self) -> None:
-        """Resets the connection on which a client sends next, instead of passing on what it sends."""
-        self._breaks.set()
-
-    def forget(self) -> None:
-        """Passes nothing on any more between those who are connected, and tells neither."""
-        self._forgotten += self._open
 
     def close(self) -> None:
         for each in (self._listener, *self._open):
@@ -45,11 +28,40 @@ class BreakableWay:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._to)
-                self._open += [client, server]
-                threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
+                self._take(self._listener.accept()[0])
+
+    def _take(self, client: socket.socket) -> None:
+        self._open.append(client)
+
+
+class BreakableWay(_Listening):
+    """Listens on a port of its own, and passes on what it gets to a server and back.
+
+    Args:
+        url: the server's; `url` is the same one by this way.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._to = (parts.hostname or "127.0.0.1", parts.port or 5432)
+        self._breaks = threading.Event()
+        self._forgotten: list[socket.socket] = []
+        super().__init__()
+        self.url = url.replace(parts.netloc.rpartition("@")[2], self._here)
+
+    def break_at_next_byte(self) -> None:
+        """Resets the connection on which a client sends next, instead of passing on what it sends."""
+        self._breaks.set()
+
+    def forget(self) -> None:
+        """Passes nothing on any more between those who are connected, and tells neither."""
+        self._forgotten += self._open
+
+    def _take(self, client: socket.socket) -> None:
+        server = socket.create_connection(self._to)
+        self._open += [client, server]
+        threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+        threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         is_of_client = one.getsockname() == self._listener.getsockname()
@@ -74,30 +86,17 @@ def breakable_way(url: str) -> Iterator[BreakableWay]:
         way.close()
 
 
-class SilentServer:
+class SilentServer(_Listening):
     """Takes every connection, on a port of its own, and never says a word."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
+        self.url = f"http://{self._here}"
 
     @property
     def callers(self) -> int:
         """How many have connected."""
         return len(self._open)
-
-    def close(self) -> None:
-        for each in (self._listener, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                self._open.append(self._listener.accept()[0])
 
 
 @contextmanager

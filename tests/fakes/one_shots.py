@@ -231,7 +231,7 @@ class OneShotWorld:
     def relay(self) -> None:
         """Sends what is in the outbox and due, as the relay does every minute."""
         with self.database.transaction() as connection:
-            claimed = outbox.claim_oldest(connection, uuid4(), self.clock.now)
+            claimed = outbox.claim_oldest(connection, self.clock.now)
         outbox.deliver(self.database, self.settings, claimed, self.clock.now)
 
     def _invoke(self, queue: str, taken: Iterable[Queued], attempt: int = 1) -> list[str]:

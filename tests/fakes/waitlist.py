@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from botocore.exceptions import EndpointConnectionError
 from sqlalchemy import Row, Table, func, select
@@ -139,7 +139,7 @@ class Waitlist:
         """Sends what a process that died left in the outbox; its claims end after a minute."""
         later = self.clock.now + outbox.CLAIM
         with self.database.transaction() as connection:
-            claimed = outbox.claim_oldest(connection, uuid4(), later)
+            claimed = outbox.claim_oldest(connection, later)
         outbox.deliver(self.database, self.settings, claimed, later)
 
     def settle(self) -> None:

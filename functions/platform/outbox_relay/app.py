@@ -1,7 +1,6 @@
 """Send what a crash left unsent in the outbox, oldest first, every minute, and forget what was sent 14 days ago."""
 
 from datetime import timedelta
-from uuid import uuid4
 
 from sqlalchemy import delete
 
@@ -25,7 +24,7 @@ def handler(job: JobContext) -> Relayed:
     sent = 0
     while job.remaining() > STOP_BELOW:
         with job.transaction() as connection:
-            claimed = claim_oldest(connection, uuid4(), job.current)
+            claimed = claim_oldest(connection, job.current)
         if not claimed:
             break
         sent += deliver(job.database, job.settings, claimed, job.current)

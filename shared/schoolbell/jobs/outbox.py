@@ -192,9 +192,9 @@ _CLAIM_OLDEST = text(
 )
 
 
-def claim_oldest(connection: Connection, claim: UUID, now: datetime, size: int = SEND_AT_ONCE) -> list[Outgoing]:
+def claim_oldest(connection: Connection, now: datetime, size: int = SEND_AT_ONCE) -> list[Outgoing]:
     """Takes the oldest rows that nobody is sending, and returns them; two relays never take the same row."""
-    values = {"claim": claim, "now": now, "until": now + CLAIM, "size": size}
+    values = {"claim": uuid4(), "now": now, "until": now + CLAIM, "size": size}
     return [Outgoing(*row) for row in connection.execute(_CLAIM_OLDEST, values)]
 
 
@@ -203,7 +203,7 @@ def deliver(database: Database, settings: Settings, messages: Sequence[Outgoing]
 
     A row that its destination refuses stays unsent with the error on it, and the relay tries it again.
     """
-    refused = _deliver(messages, settings)
+    refused = _send(messages, settings)
     delivered = [int(message.id) for message in messages if message.id not in refused]
     with database.transaction() as connection:
         _mark_sent(connection, delivered, now)
@@ -226,16 +226,16 @@ def _mark_refused(connection: Connection, refused: Mapping[str, str]) -> None:
         connection.execute(update(outbox).where(outbox.c.id == int(row)).values(last_error=error, claimed_by=None))
 
 
-def _deliver(messages: Iterable[Outgoing], settings: Settings) -> dict[str, str]:
+def _send(messages: Iterable[Outgoing], settings: Settings) -> dict[str, str]:
     """Sends messages to where they go, and returns the error of each that was refused, by id."""
     batches: list[list[Outgoing]] = []
     for _, group in groupby(sorted(messages, key=lambda m: m.destination), key=lambda m: m.destination):
         batches.extend(_batches(group))
     if len(batches) == 1:
-        return _deliver_batch(batches[0], settings)
+        return _send_batch(batches[0], settings)
     refused: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=min(SENDERS, max(1, len(batches)))) as senders:
-        for errors in senders.map(lambda batch: _deliver_batch(batch, settings), batches):
+        for errors in senders.map(lambda batch: _send_batch(batch, settings), batches):
             refused.update(errors)
     return refused
 
@@ -254,7 +254,7 @@ def _batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
         yield batch
 
 
-def _deliver_batch(batch: Sequence[Outgoing], settings: Settings) -> dict[str, str]:
+def _send_batch(batch: Sequence[Outgoing], settings: Settings) -> dict[str, str]:
     kind, _, name = batch[0].destination.rpartition("/")
     try:
         if kind == "topic":
