@@ -5,7 +5,6 @@ SHELL := /bin/sh
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
-export ARCHITECTURE := $(if $(filter x86_64 amd64,$(shell uname -m)),x86_64,arm64)
 export SAM_CLI_TELEMETRY := 0
 
 dev := .venv/dev
@@ -88,18 +87,7 @@ help:
 
 pinned = --require-hashes --no-deps --requirement $<
 
-define find_python
-found=; \
-for candidate in python3.13 python3 $$HOME/.pyenv/versions/3.13*/bin/python3.13 \
-		$$HOME/.local/share/uv/python/cpython-3.13*/bin/python3.13 /usr/local/bin/python3.13 /opt/*/bin/python3.13; do \
-	if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null; then \
-		found=$$candidate; break; \
-	fi; \
-done; \
-if [ -z "$$found" ]; then \
-	echo "Python 3.13 with its venv module is needed, and neither PATH nor pyenv nor uv has it." >&2; exit 1; \
-fi;
-endef
+find_python = found=$$(local/find-python --fetch venv ensurepip) || exit 1;
 
 layered := layers/google/requirements.in layers/migrations/requirements.in layers/notifications/requirements.in \
 	layers/operations/requirements.in

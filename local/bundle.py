@@ -63,8 +63,8 @@ def build() -> str:
 
 
 def _build_all() -> None:
-    # The SAM CLI keeps what it has built from an unchanged folder; it does not see Makefiles and processors change.
-    recipe = hashlib.sha256(architecture().encode())
+    # The SAM CLI keeps what it has built from an unchanged folder; it does not see Makefiles change.
+    recipe = hashlib.sha256()
     for makefile in MAKEFILES:
         recipe.update((CHECKOUT / makefile).read_bytes())
     sam(
@@ -76,17 +76,20 @@ def _build_all() -> None:
 
 
 def _build_code(folder: str) -> None:
-    makefile, target, artifact = "functions/Makefile", "", BUILT
-    if folder == PACKAGE:
-        makefile, target = "layers/Makefile", "SchoolbellLayer"
+    if folder == PACKAGE:  # every domain has it as a layer of its own
+        for artifact in sorted(BUILT.glob("*/SchoolbellLayer")):
+            _make(folder, f"layers/{architecture()}/Makefile", artifact)
     else:
         _, domain, job = folder.split("/")
-        target = "".join(word.capitalize() for word in job.split("_"))  # the naming rule of logical ids
-        artifact = BUILT / domain.capitalize()
-    shutil.rmtree(artifact / target)
-    (artifact / target).mkdir()
-    command: list[str | Path] = ["make", "-C", CHECKOUT / folder, "-f", CHECKOUT / makefile, f"build-{target}"]
-    run(command, ARTIFACTS_DIR=str(artifact / target))
+        logical_id = "".join(word.capitalize() for word in job.split("_"))  # the naming rule
+        _make(folder, "functions/Makefile", BUILT / domain.capitalize() / logical_id)
+
+
+def _make(folder: str, makefile: str, artifact: Path) -> None:
+    shutil.rmtree(artifact)
+    artifact.mkdir()
+    command: list[str | Path] = ["make", "-C", CHECKOUT / folder, "-f", CHECKOUT / makefile, f"build-{artifact.name}"]
+    run(command, ARTIFACTS_DIR=str(artifact))
 
 
 def _expand() -> None:
@@ -124,8 +127,6 @@ def run(command: Sequence[str | Path], **variables: str) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "PATH": f"{ENVIRONMENTS / 'dev' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "ARCHITECTURE": architecture(),
-        "MAKEFLAGS": "--silent",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,19 +57,24 @@ def expand_bundle(built: Path, expanded: Path) -> None:
     archives.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(expanded, ignore_errors=True)
     expanded.mkdir()
-    _write(built / "template.yaml", expanded / "template.json", archives)
+    used = set(_write(built / "template.yaml", expanded / "template.json", archives))
+    for old in set(archives.iterdir()) - used:
+        old.unlink()
 
 
-def _write(template: Path, target: Path, archives: Path) -> None:
+def _write(template: Path, target: Path, archives: Path) -> Iterator[Path]:
+    """Write a template's plain form and those of its nested ones. Yields the archives of their layers."""
     plain = expand_template(template)
     for resource in plain["Resources"].values():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::CloudFormation::Stack":
             nested = template.parent / properties["TemplateURL"]
             properties["TemplateURL"] = f"{nested.parent.name}.json"
-            _write(nested, target.parent / properties["TemplateURL"], archives)
+            yield from _write(nested, target.parent / properties["TemplateURL"], archives)
         elif resource["Type"] == "AWS::Lambda::LayerVersion":
-            properties["Content"] = str(_pack(Path(properties["Content"]), archives))
+            archive = _pack(Path(properties["Content"]), archives)
+            properties["Content"] = str(archive)
+            yield archive
     target.write_text(json.dumps(plain, indent=1))
 
 
@@ -96,7 +102,5 @@ def _pack(layer: Path, archives: Path) -> Path:
         with zipfile.ZipFile(unfinished, "w", strict_timestamps=False) as packed:
             for path in files:
                 packed.write(path, path.relative_to(layer))
-        for old in archives.glob(f"{layer.name}-*.zip"):
-            old.unlink()
         unfinished.replace(archive)
     return archive
