@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from local import bundle, stack
+from local import bundle, containers, stack
 from local.bundle import CommandError
 from local.home import DEFAULT_HOME, Home, State
 from local.invocation import invoke
@@ -55,7 +55,9 @@ def command(options: argparse.Namespace) -> int:
     match options.command:
         case "up":
             enforce_iam = os.environ.get("AUTH", "").lower() in ("1", "true", "yes")
-            stack.up(home, options.stack, enforce_iam=enforce_iam, parameters=parameters())
+            asked = os.environ.get("CONTAINERS", "")
+            address = "" if asked.lower() in ("", "0", "false", "no") else containers.host(asked)
+            stack.up(home, options.stack, enforce_iam=enforce_iam, containers=address, parameters=parameters())
         case "down":
             stack.down(home, purge=options.purge)
         case "status":

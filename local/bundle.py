@@ -35,6 +35,11 @@ def architecture() -> str:
     return "x86_64" if os.uname().machine in ("x86_64", "amd64") else "arm64"
 
 
+def logical_id(folder: str) -> str:
+    """What the template calls a job's function, e.g. `CalendarSync` for the folder `calendar_sync`."""
+    return "".join(word.capitalize() for word in folder.split("_"))
+
+
 def build() -> str:
     """Build and expand the bundle, as far as its sources have changed. Returns their digest.
 
@@ -81,8 +86,7 @@ def _build_code(folder: str) -> None:
             _make(folder, f"layers/{architecture()}/Makefile", artifact)
     else:
         _, domain, job = folder.split("/")
-        logical_id = "".join(word.capitalize() for word in job.split("_"))  # the naming rule
-        _make(folder, "functions/Makefile", BUILT / domain.capitalize() / logical_id)
+        _make(folder, "functions/Makefile", BUILT / domain.capitalize() / logical_id(job))
 
 
 def _make(folder: str, makefile: str, artifact: Path) -> None:

@@ -105,15 +105,19 @@ def put_provider_secrets(stack: str, port: int, sandbox: str) -> None:
         put_secret(f"{stack}/providers/{service}", port, key)
 
 
-def put_database_secret(stack: str, port: int, url: str) -> str:
-    """Keep the database's address where the functions look for it. Returns the secret's ARN."""
+def put_database_secret(stack: str, port: int, url: str, *, host: str = "") -> str:
+    """Keep the database's address where the functions look for it. Returns the secret's ARN.
+
+    With a host, by which containers reach the database, the secret is another one: the functions of the stack are on
+    this machine.
+    """
     parts = urlsplit(url)
     return put_secret(
-        f"{stack}/database",
+        f"{stack}/database-for-containers" if host else f"{stack}/database",
         port,
         {
             "engine": "postgres",
-            "host": parts.hostname,
+            "host": host or parts.hostname,
             "port": parts.port,
             "username": parts.username,
             "password": parts.password,

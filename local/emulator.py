@@ -12,6 +12,7 @@ from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess
 from local.processes import start
 
 REGION: Final = "us-east-1"
+LOOPBACK: Final = "127.0.0.1"
 ACCESS_KEY: Final = "test"  # the emulator's root user, whatever the secret
 SECRET_KEY: Final = "test"  # noqa: S105 - it opens nothing
 
@@ -51,9 +52,9 @@ def start_emulator(
     )
 
 
-def endpoint(port: int) -> str:
-    """The address of all emulated services."""
-    return f"http://127.0.0.1:{port}"
+def endpoint(port: int, host: str = LOOPBACK) -> str:
+    """The address of a service on this machine, e.g. of the emulator."""
+    return f"http://{host}:{port}"
 
 
 def answers(url: str) -> bool:

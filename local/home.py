@@ -24,6 +24,10 @@ class State(BaseModel):
     enforces_iam: bool = False
     ports: dict[str, int] = Field(default_factory=dict)
     processes: dict[str, RecordedProcess] = Field(default_factory=dict)
+    containers: str = ""
+    """The name or address by which containers reach this machine; empty when none is to."""
+    relayed: list[str] = Field(default_factory=list)
+    """What the relay for containers was started with: its address, and the ports; empty when none runs."""
     deployed: str = ""
     """Digest of the deployed bundle and its parameters; empty when nothing is."""
 
@@ -53,6 +57,11 @@ class Home:
     def exports(self) -> Path:
         """The shell exports for using the stack."""
         return self.folder / "env"
+
+    @property
+    def variables(self) -> Path:
+        """The functions' environments, for `sam local --env-vars`."""
+        return self.folder / "env-vars.json"
 
     @property
     def lock(self) -> Path:

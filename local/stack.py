@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from rich.table import Table
 
 from local import bundle, deployment
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, answers, endpoint, start_emulator
+from local import containers as sam_containers
+from local.containers import is_ours
+from local.emulator import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, answers, endpoint, start_emulator
 from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess, State
 from local.postgres import Postgres
 from local.processes import alive, free_port, start, stop
@@ -30,13 +33,16 @@ SETTINGS: Final = {
 """PostgreSQL's settings, for honest speed: what is committed is on the disk."""
 
 
-def up(home: Home, stack: str, *, enforce_iam: bool, parameters: Mapping[str, str] | None = None) -> None:
+def up(
+    home: Home, stack: str, *, enforce_iam: bool, containers: str = "", parameters: Mapping[str, str] | None = None
+) -> None:
     """Start what isn't running, and bring what is up to date with the code. Nothing happens when nothing changed.
 
     Args:
         home: where the instance keeps its files.
         stack: its name.
         enforce_iam: whether roles may do no more than they may on AWS.
+        containers: the name or address by which containers are to reach it; the loopback only, if empty.
         parameters: values of the root template's parameters, other than this machine's.
 
     Raises:
@@ -48,9 +54,11 @@ def up(home: Home, stack: str, *, enforce_iam: bool, parameters: Mapping[str, st
             end(home, state)
             state = State(stack=stack, enforces_iam=enforce_iam, ports=state.ports)
         database = start_database(home, state)
-        if start_services(home, state) and "sandbox" in state.processes:
-            sandbox = endpoint(state.ports["sandbox"])
-            deployment.put_provider_secrets(stack, state.ports["emulator"], sandbox)
+        started = start_services(home, state)
+        moved = reach_containers(home, state, containers)
+        if (started or moved) and "sandbox" in state.processes:
+            host = state.containers if "relay" in state.processes else LOOPBACK
+            deployment.put_provider_secrets(stack, state.ports["emulator"], endpoint(state.ports["sandbox"], host))
         with step("Build") as current:
             built = bundle.build()
             current.note = f"template, layers and functions for {bundle.architecture()}"
@@ -69,10 +77,13 @@ def up(home: Home, stack: str, *, enforce_iam: bool, parameters: Mapping[str, st
                 current.note = f"stack {stack}, by the SAM CLI"
             state.deployed = wanted
             home.remember(state)
+            home.variables.unlink(missing_ok=True)
+        if moved or not home.variables.exists():
+            write_variables(home, state, database)
         exports = environment(state, database)
         home.exports.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
         home.exports.chmod(0o600)
-    show(home, exports)
+    show(home, exports, "" if containers else "  [dim](containers reach it after: make up CONTAINERS=true)[/]")
 
 
 def start_database(home: Home, state: State) -> str:
@@ -122,6 +133,50 @@ def start_services(home: Home, state: State) -> bool:
     return state.processes != before
 
 
+def reach_containers(home: Home, state: State, host: str) -> bool:
+    """Have containers reach the services, or no longer. Returns whether that is new.
+
+    Where the host is an address of this machine (Docker on Linux), a relay listens on it. On Docker Desktop it is a
+    name for the loopback, which the services listen on.
+    """
+    relay = state.processes.get("relay")
+    ports = [str(state.ports[name]) for name in ("postgres", "emulator", "sandbox") if name in state.ports]
+    wanted = [host, *ports] if host and is_ours(host) else []
+    if state.containers == host and state.relayed == wanted and (alive(relay) or not wanted):
+        return False
+    stop(relay)
+    state.processes.pop("relay", None)
+    state.containers, state.relayed = host, wanted
+    if wanted:
+        with step("Relay") as current:
+
+            def remember(process: RecordedProcess) -> None:
+                state.processes["relay"] = process
+                home.remember(state)
+
+            start(
+                [ENVIRONMENTS / "dev" / "bin" / "python", "-m", "local.relay", *wanted],
+                environment={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                folder=home.folder,
+                log=home.logs / "relay.log",
+                ready=partial(answers, f"{endpoint(state.ports['emulator'], host)}/_ministack/health"),
+                remember=remember,
+            )
+            current.note = f"containers reach the stack at {host}"
+    home.remember(state)
+    return True
+
+
+def write_variables(home: Home, state: State, database: str) -> None:
+    """Write what `sam local --env-vars` takes: the deployed functions' variables, with addresses for containers."""
+    overrides = {}
+    if state.containers:
+        overrides["DATABASE_SECRET_ID"] = deployment.put_database_secret(
+            state.stack, state.ports["emulator"], database, host=state.containers
+        )
+    sam_containers.write_variables(home.variables, state.stack, state.ports, state.containers or LOOPBACK, overrides)
+
+
 def down(home: Home, *, purge: bool) -> None:
     """End everything this instance started. The database's data stay, unless they are purged."""
     with bundle.exclusively(home.lock):
@@ -129,6 +184,7 @@ def down(home: Home, *, purge: bool) -> None:
         end(home, state)
         home.remember(State(ports=state.ports))
         home.exports.unlink(missing_ok=True)
+        home.variables.unlink(missing_ok=True)
         shutil.rmtree(home.scratch, ignore_errors=True)
         if purge:
             with step("Purge"):
@@ -179,14 +235,19 @@ def status(home: Home) -> bool:
     return all(running.values()) and bool(state.deployed)
 
 
-def show(home: Home, exports: dict[str, str]) -> None:
-    """Show the endpoints."""
+def show(home: Home, exports: dict[str, str], hint: str) -> None:
+    """Show the endpoints, and the files that name them; a hint stands beside the one for containers."""
     CONSOLE.print()
     for name, value in exports.items():
         if not name.startswith("AWS_") or name == "AWS_ENDPOINT_URL":
             CONSOLE.print(f"[cyan]{name:<18}[/]  {value}", soft_wrap=True)
-    where = home.exports.relative_to(CHECKOUT) if home.exports.is_relative_to(CHECKOUT) else home.exports
-    CONSOLE.print(f"\nTo use it from a shell: [bold]. {where}[/]")
+    CONSOLE.print(f"\nTo use it from a shell    [bold]. {shown(home.exports)}[/]", soft_wrap=True)
+    CONSOLE.print(f"From sam local            [bold]--env-vars {shown(home.variables)}[/]{hint}", soft_wrap=True)
+
+
+def shown(path: Path) -> Path:
+    """A path as one types it in the checkout."""
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
 
 
 def postgres_of(home: Home) -> Postgres:

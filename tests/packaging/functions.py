@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from local.bundle import BUILT
+from local.home import CHECKOUT
 from tests.packaging.runtime_api import FunctionError, RuntimeApi
 from tests.template.bundle import Job, bundle
 
-# The layers by what the templates call them, as Lambda merges them into /opt.
-LAYERS: Final = {
-    "RuntimeLayer": BUILT / "RuntimeLayer",
-    "SchoolbellLayer": BUILT / "SchoolbellLayer",
-    "MigrationsLayer": BUILT / "Platform" / "MigrationsLayer",
-    "NotificationsLayer": BUILT / "Platform" / "NotificationsLayer",
-    "OperationsLayer": BUILT / "Platform" / "OperationsLayer",
-    "GoogleLayer": BUILT / "Tutoring" / "GoogleLayer",
+SOURCES: Final = {
+    f"{domain.capitalize()}/{name}": (CHECKOUT / "functions" / domain / resource["Properties"]["ContentUri"]).resolve()
+    for domain, template in bundle().domains.items()
+    for name, resource in template.source["Resources"].items()
+    if name.endswith("Layer")
 }
+"""The folder that each layer is built from, by its domain's application and its logical id."""
+LAYERS: Final = {name: BUILT / name for name in SOURCES}
+"""The same built, as Lambda merges it into /opt."""
 FIND_IMPORTS: Final = Path(__file__).with_name("find_imports.py")
 RUNTIME_CLIENT: Final = ("awslambdaric", "simplejson", "snapshot-restore-py")  # with what it needs
 
@@ -54,7 +55,8 @@ class BuiltFunction:
     @property
     def layers(self) -> list[Path]:
         """The folders that become /opt, in the order of the template."""
-        return [LAYERS[_layer(name)] for name in bundle().function(self.job)["Layers"]]
+        application = self.job.domain.capitalize()
+        return [LAYERS[f"{application}/{_layer(name)}"] for name in bundle().function(self.job)["Layers"]]
 
     @property
     def path(self) -> list[Path]:
@@ -72,7 +74,7 @@ class BuiltFunction:
 
 def _layer(logical_id: str) -> str:
     """SAM appends a digest of a layer's content to its logical id."""
-    return next(name for name in LAYERS if logical_id.startswith(name))
+    return logical_id[: logical_id.index("Layer") + len("Layer")]
 
 
 @cache

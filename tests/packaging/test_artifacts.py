@@ -1,31 +1,26 @@
 """What is built holds what Lambda needs, in the form it needs, and nothing else."""
 
+import hashlib
 import importlib.util
+import marshal
 import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 import pytest
 
 from local.bundle import architecture
 from local.home import CHECKOUT
-from tests.packaging.functions import LAYERS, BuiltFunction, built_functions
+from tests.packaging.functions import LAYERS, SOURCES, BuiltFunction, built_functions
 
 MEGABYTE: Final = 1024 * 1024
 MOST_UNZIPPED: Final = 250 * MEGABYTE  # of a function with its layers
 MOST_LAYERS: Final = 5
 UNCHECKED_HASH: Final = 0b01  # in a .pyc's flags: by the source's hash, which is not checked
 MACHINES: Final = {"x86_64": 62, "arm64": 183}  # in an ELF file's header
-# The layers that have packages, and where these are pinned.
-PINNED: Final = {
-    "RuntimeLayer": "layers/runtime/requirements.txt",
-    "GoogleLayer": "layers/google/requirements.txt",
-    "MigrationsLayer": "layers/migrations/requirements.txt",
-    "NotificationsLayer": "layers/notifications/requirements.txt",
-    "OperationsLayer": "layers/operations/requirements.txt",
-}
 
 each_function = pytest.mark.parametrize("function", built_functions(), ids=str)
 each_layer = pytest.mark.parametrize("layer", LAYERS)
@@ -52,14 +47,28 @@ def size(*folders: Path) -> int:
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
+def digest(folder: Path) -> str:
+    """A digest of all files below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def code_of(source: Path) -> CodeType:
+    """What a source was compiled to."""
+    code: CodeType = marshal.loads(Path(importlib.util.cache_from_source(str(source))).read_bytes()[16:])
+    return code
+
+
 def packages(folder: Path) -> set[str]:
     """The distributions that are installed in a layer."""
     return {_normal(path.name.split("-")[0]) for path in folder.glob("python/*.dist-info")}
 
 
-def pinned(path: str) -> set[str]:
-    """The distributions that a requirements file pins."""
-    lines = (CHECKOUT / path).read_text().splitlines()
+def pinned(requirements: Path) -> set[str]:
+    """The distributions that a requirements file pins; none if there is no such file."""
+    lines = requirements.read_text().splitlines() if requirements.exists() else []
     return {_normal(match[1]) for line in lines if (match := re.match(r"([A-Za-z0-9._-]+)(\[.*\])?==", line))}
 
 
@@ -106,12 +115,30 @@ def test_function_is_within_lambdas_limits(function: BuiltFunction) -> None:
 
 @each_layer
 def test_layer_holds_what_is_pinned_and_nothing_else(layer: str) -> None:
-    expected = pinned(PINNED[layer]) if layer in PINNED else set()
-    assert packages(LAYERS[layer]) == expected
+    assert packages(LAYERS[layer]) == pinned(SOURCES[layer] / "requirements.txt")
 
 
-def test_schoolbell_is_in_its_layer_whole_but_for_the_command_line() -> None:
-    built, source = LAYERS["SchoolbellLayer"] / "python", CHECKOUT / "shared"
+@each_layer
+def test_layer_is_the_same_in_every_domain(layer: str) -> None:
+    """So it is stored once, in the bucket of artifacts and here: its bytecode names no folder in which it was built."""
+    contents = {other: digest(LAYERS[other]) for other in LAYERS if SOURCES[other] == SOURCES[layer]}
+    assert set(contents.values()) == {contents[layer]}
+
+
+@each_function
+def test_bytecode_names_lambdas_folders(function: BuiltFunction) -> None:
+    assert code_of(function.artifact / "app.py").co_filename == "/var/task/app.py"
+
+
+@each_layer
+def test_bytecode_of_a_layer_names_lambdas_folders(layer: str) -> None:
+    for source in LAYERS[layer].rglob("*.py"):
+        assert code_of(source).co_filename == f"/opt/{source.relative_to(LAYERS[layer])}"
+
+
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name.endswith("/SchoolbellLayer")])
+def test_schoolbell_is_in_its_layer_whole_but_for_the_command_line(layer: str) -> None:
+    built, source = LAYERS[layer] / "python", CHECKOUT / "shared"
     expected = {path.relative_to(source) for path in source.rglob("*.py")}
     for_a_shell = {path for path in expected if path.parts[:2] == ("schoolbell", "cli")}
     assert for_a_shell

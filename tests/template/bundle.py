@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from samtranslator.yaml_helper import yaml_parse
 
+from local.bundle import logical_id
 from local.expansion import expand_template
 from local.home import CHECKOUT
 from local.loops import LOOP
@@ -109,7 +110,7 @@ class Job:
     @property
     def logical_id(self) -> str:
         """As in `CalendarSync`."""
-        return "".join(word.capitalize() for word in self.folder.split("_"))
+        return logical_id(self.folder)
 
     def __str__(self) -> str:
         return self.name

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from samtranslator.yaml_helper import yaml_parse
+
+from local.home import CHECKOUT
 from schoolbell.alerts import Severity
 from schoolbell.aws import CONNECT_SECONDS
 from schoolbell.jobs.context import HAND_ON_BELOW
@@ -66,6 +69,16 @@ UNNAMEABLE: Final = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:UnassignPrivateIpAddresses",
 }
+# By type: the property with a resource's name, and the characters that AWS takes. Layers' and alarms' are far from it.
+NAME_LIMITS: Final = {
+    "AWS::Events::Rule": ("Name", 64),
+    "AWS::Lambda::Function": ("FunctionName", 64),
+    "AWS::Scheduler::Schedule": ("Name", 64),
+    "AWS::Scheduler::ScheduleGroup": ("Name", 64),
+    "AWS::SQS::Queue": ("QueueName", 80),
+    "AWS::StepFunctions::StateMachine": ("StateMachineName", 80),
+    "AWS::Cognito::UserPoolDomain": ("Domain", 63),
+}
 ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephones, which have no ARNs
 # Whose resources are the whole stack's by their task: they send what any job has left in the outbox, ring any job,
 # or count what is in any queue.
@@ -79,6 +92,8 @@ OF_SOME: Final = {
     "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
 }
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
+# Another resource in a template as JSON: by Ref, by GetAtt, or in the text of a Sub.
+REFERENCE: Final = re.compile(r'(?:"Ref": "|"Fn::GetAtt": \[?"|\$\{)(\w+)')
 CLOCK: Final = re.compile(r"\b(cron|rate)\([^)]*[\d*?][^)]*\)")
 
 
@@ -145,9 +160,28 @@ def every_name_begins_with_the_stacks(bundle: Bundle) -> Iterator[str]:
         for logical_id, resource in template.resources.items():
             for key in keys:
                 name = resource.get("Properties", {}).get(key)
-                expected = STACK if resource["Type"] == "AWS::Lambda::LayerVersion" else prefix
-                if isinstance(name, str) and not f"{name}-".startswith(expected):  # the API has the domain's own name
-                    yield f"{domain}: {logical_id} is called {name}, which does not begin with {expected}"
+                if isinstance(name, str) and not f"{name}-".startswith(prefix):  # the API has the domain's own name
+                    yield f"{domain}: {logical_id} is called {name}, which does not begin with {prefix}"
+
+
+@rule
+def names_fit_the_longest_stack_name(bundle: Bundle) -> Iterator[str]:
+    longest = _stack_parameter()["MaxLength"]
+    for domain, template in bundle.templates.items():
+        for logical_id, resource in template.resources.items():
+            key, limit = NAME_LIMITS.get(resource["Type"], ("", 0))
+            name = resource.get("Properties", {}).get(key)
+            if isinstance(name, str) and (length := len(name) - len(STACK) + longest) > limit:
+                yield f"{domain}: the name of {logical_id} may have {length} characters, and AWS takes {limit}"
+
+
+@rule
+def the_stacks_name_is_checked_before_anything_is_made(bundle: Bundle) -> Iterator[str]:
+    resources, after = bundle.root.source["Resources"], {"StackName"}
+    while more := {name for name, resource in resources.items() if _needed(resource) & after} - after:
+        after |= more
+    for name in sorted(resources.keys() - after):
+        yield f"{name} does not wait for StackName"
 
 
 @rule
@@ -201,6 +235,17 @@ def the_root_deploys_every_domain(bundle: Bundle) -> Iterator[str]:
             yield f"{domain}: the parameter {name} is {'not given' if name in wanted else 'not known'}"
         if domain not in ALWAYS_ON and not _has_switch(bundle.root, domain):
             yield f"{domain} has no parameter {domain.capitalize()}Enabled to switch it off"
+
+
+@rule
+def layers_are_in_their_functions_template(bundle: Bundle) -> Iterator[str]:
+    """`sam local` finds no others."""
+    for domain, template in bundle.domains.items():
+        source = template.source
+        functions = [source["Globals"]["Function"], *(each.get("Properties", {}) for each in _functions_of(source))]
+        for layer in {layer["Ref"] for function in functions for layer in function.get("Layers", [])}:
+            if source["Resources"].get(layer, {}).get("Type") != "AWS::Serverless::LayerVersion":
+                yield f"{domain}: the layer {layer} is not in the template"
 
 
 @rule
@@ -781,6 +826,25 @@ def _misfits(bundle: Bundle, job: Job, text: str) -> Iterator[str]:
             yield from _differs(f"{job}: eventSource in its event", record.get("eventSource"), "aws:sqs")
             if arn.rpartition(":")[2] not in queues:
                 yield f"{job}: the queue in its event is {arn.rpartition(':')[2]}, not one of {', '.join(queues)}"
+
+
+def _stack_parameter() -> dict[str, Any]:
+    parameter: dict[str, Any] = yaml_parse((CHECKOUT / "functions" / "stack-name.yaml").read_text())["Parameters"][
+        "Stack"
+    ]
+    return parameter
+
+
+def _needed(resource: Json) -> set[str]:
+    """What a resource of a template as it is written waits for: what it depends on or refers to."""
+    text = json.dumps(resource)
+    return {*_list(resource.get("DependsOn", [])), *(match[1] for match in REFERENCE.finditer(text))}
+
+
+def _functions_of(source: Json) -> Iterator[Json]:
+    for resource in source["Resources"].values():
+        if isinstance(resource, dict) and resource["Type"] == "AWS::Serverless::Function":
+            yield resource
 
 
 def _has_switch(root: Template, domain: str) -> bool:

@@ -78,6 +78,18 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: root(b, "ResilienceTable").update(TableName="resilience"),
         lambda b: tutoring(b, "WaitlistCascade").update(StateMachineName="schoolbell-cascade"),
     ],
+    "names_fit_the_longest_stack_name": [
+        lambda b: tutoring(b, "SessionSweepEvery").update(Name="schoolbell-tutoring-session-sweep-every-fifteen"),
+        lambda b: tutoring(b, "AutoCompleteQueue").update(QueueName="schoolbell-" + "x" * 48),
+    ],
+    "the_stacks_name_is_checked_before_anything_is_made": [
+        lambda b: b.root.source["Resources"]["ResilienceTable"].pop("DependsOn"),
+        lambda b: b.root.source["Resources"]["AlertsKey"].pop("DependsOn"),
+    ],
+    "layers_are_in_their_functions_template": [
+        lambda b: b.templates["tutoring"].source["Resources"].pop("RuntimeLayer"),
+        lambda b: b.templates["tutoring"].source["Resources"].pop("GoogleLayer"),
+    ],
     "every_job_has_an_event_and_a_test": [
         lambda b: b.files.pop(EVENT),
         lambda b: b.files.update({EVENT: "{"}),
