@@ -68,6 +68,10 @@ def test_a_statement_that_is_run_again_gets_its_new_values(connection: Connectio
         assert connection.execute(statement, {"n": n, "m": m}).one() == (n, f"%s{m}", n)
 
 
+def test_transactions_one_after_the_other_share_a_connection(database: Database) -> None:
+    assert process_of(database) == process_of(database)
+
+
 def test_a_rollback_is_one_wait(connection: Connection, waits: list[str]) -> None:
     connection.execute(text("SELECT 1"))
     connection.rollback()

@@ -16,8 +16,12 @@ WHEN = {
     "tutoring.waitlist_expiry": "Every hour",
     "tutoring.metric_alerts": "Every hour",
     "tutoring.message_sweep": "Every 15 minutes",
+    "platform.email_queue": "Every minute",
+    "platform.notification_cleanup": "Every hour",
 }
 COPIES_AT_ONCE = 3  # source 000: "Concurrency: 3"
+DELIVERIES_AT_ONCE = 10
+RETRIES = 2
 
 
 @pytest.mark.parametrize("name", WHEN)
@@ -37,6 +41,19 @@ def test_three_copies_are_made_at_a_time() -> None:
     (mapping,) = (mapping for _, mapping in mappings if mapping["EventSourceArn"].endswith("-tutoring-drive-copy"))
     assert mapping["ScalingConfig"]["MaximumConcurrency"] == COPIES_AT_ONCE
     assert mapping["BatchSize"] == 1
+
+
+def test_ten_messages_of_urgent_notifications_are_delivered_at_a_time() -> None:
+    mappings = bundle().templates["platform"].of_type("AWS::Lambda::EventSourceMapping")
+    (mapping,) = (mapping for _, mapping in mappings if mapping["EventSourceArn"].endswith("-notifications-high"))
+    assert mapping["ScalingConfig"]["MaximumConcurrency"] == DELIVERIES_AT_ONCE
+
+
+def test_a_failed_run_is_tried_twice_more() -> None:
+    for job in bundle().jobs:
+        configs = bundle().templates[job.domain].of_type("AWS::Lambda::EventInvokeConfig")
+        (config,) = (config for _, config in configs if config["FunctionName"] == job.resource_name)
+        assert config["MaximumRetryAttempts"] == RETRIES, job
 
 
 def test_planned_messages_are_swept_after_each_deployment_that_ends_well() -> None:

@@ -138,6 +138,23 @@ def test_a_manual_run_brings_validated_data(perform: Performer, stored: Stored) 
         perform(chime_loudly, data={"decibels": "loud"})
 
 
+def test_a_job_is_given_its_name_its_run_and_a_logger_that_knows_both(
+    perform: Performer, stored: Stored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "tutoring.diary"  # of this test alone, so that its logger writes where this test reads
+
+    @scheduled_job(name)
+    def tell(job: JobContext) -> Chimed:
+        assert (job.name, job.run_id) == (name, stored(job_runs)[0].id)
+        job.logger.info("told", chimes=1)
+        return Chimed(chimes=1)
+
+    assert perform(tell).status == "completed"
+    (run,) = stored(job_runs)
+    (record,) = (json.loads(line) for line in capsys.readouterr().out.splitlines() if '"message":"told"' in line)
+    assert (record["service"], record["run_id"], record["chimes"]) == (name, str(run.id), 1)
+
+
 def test_a_failed_run_is_recorded_and_raised_without_personal_data_and_tried_again(
     perform: Performer, database: Database, stored: Stored
 ) -> None:

@@ -335,6 +335,15 @@ def test_the_api_tells_of_every_job(
     assert [queue["name"].rpartition("-")[2] for queue in jobs[SEVERAL]["queues"]] == ["high", "low", "normal"]
 
 
+def test_how_long_a_job_takes_on_average_is_told(admin: Admin, make: Make, now: datetime) -> None:
+    for hours, seconds in ((1, 10), (25, 20), (24 * 31, 500)):
+        started = now - timedelta(hours=hours)
+        run = {"started_at": started, "finished_at": started + timedelta(seconds=seconds), "status": "completed"}
+        make.row(job_runs, job=SCHEDULED, trigger="schedule", scheduled_for=started, **run)
+    (nightly,) = (job for job in admin.api("GET", "/jobs").json() if job["name"] == SCHEDULED)
+    assert (nightly["month"]["runs"], nightly["month"]["average"]) == (2, 15)
+
+
 def test_what_needs_somebody_comes_first(admin: Admin, make: Make, settings: Settings, failed_run: Row[Any]) -> None:
     admin.sign_in()
     assert next(job["name"] for job in admin.api("GET", "/jobs").json()) == SCHEDULED

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError, FlexibleChecksumError
-from sqlalchemy import Row, text
+from sqlalchemy import Row, event, text
 
 from functions.platform.audit_cleanup import app
 from functions.platform.audit_cleanup.app import handler, months_before
@@ -415,6 +415,22 @@ def test_records_of_the_same_moment_are_all_found(make: Make, clean: Clean, left
     assert archive.ids() == _ids([*records, *kept])
     clean(NOW + timedelta(days=800))
     assert left() == set()
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_no_more_is_deleted_at_a_time_than_a_batch(make: Make, clean: Clean, left: Left, database: Database) -> None:
+    for _ in range(8):
+        make.audit_log(tier="general", occurred_at=NOW - timedelta(days=400))
+    sizes: list[int] = []
+
+    def note(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+        if "DELETE FROM platform.audit_logs" in statement and cursor.rowcount:
+            sizes.append(cursor.rowcount)
+
+    event.listen(database.engine, "after_cursor_execute", note)
+    clean()
+    assert left() == set()
+    assert sizes == [3, 3, 2]
 
 
 def test_long_records_are_archived_in_smaller_objects(

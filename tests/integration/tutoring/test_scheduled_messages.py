@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from schoolbell.database.tables.platform import job_runs
+from schoolbell.database.tables.platform import job_runs, notifications
 from schoolbell.database.tables.tutoring import contact_log, scheduled_messages, teacher_notifications
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
@@ -36,6 +36,15 @@ def test_a_message_that_is_due_goes_into_the_contact_log_and_its_teacher_is_told
     (told,) = stored(teacher_notifications)
     assert (told.teacher_id, told.student_id, told.subject_id) == (message.teacher_id, message.student_id, message.id)
     assert told.kind == "scheduled_message"
+
+
+@pytest.mark.parametrize("channel", ["whatsapp", "email", "phone"])
+def test_nothing_is_sent_to_the_student(world: OneShotWorld, stored: Stored, channel: str) -> None:
+    """The teacher makes the contact by hand; the notification is a reminder of it."""
+    student = world.make.student(email="ben@example.org", phone="+33612345678")
+    message = world.message(OVERDUE, student_id=student.id, teacher_id=student.teacher_id, channel=channel)
+    world.ring(message)
+    assert [row.recipient for row in stored(notifications)] == [f"teacher/{message.teacher_id}"]
 
 
 def test_a_message_that_was_fired_has_no_schedule_any_more(world: OneShotWorld) -> None:

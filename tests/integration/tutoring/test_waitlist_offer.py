@@ -41,6 +41,16 @@ def test_done_twice_it_finds_the_offer_it_has_made(waitlists: Waitlist) -> None:
     assert waitlists.told() == [str(first.student_id)]
 
 
+def test_an_offer_stands_for_48_hours_unless_the_list_says_otherwise(waitlists: Waitlist) -> None:
+    for waitlist, window in (
+        (waitlists.of(students=1), timedelta(hours=48)),
+        (waitlists.of(students=1, offer_window_seconds=3_600), timedelta(hours=1)),
+    ):
+        offer({"seat_id": the_seat(waitlists, waitlist), "round": 0}, Invocation())
+        (entry,) = waitlists.entries(waitlist)
+        assert entry.expires_at - entry.notified_at == window
+
+
 def test_the_machine_waits_no_longer_than_step_functions_can_and_then_looks_again(waitlists: Waitlist) -> None:
     longest = 99_999_999
     waitlist = waitlists.of(students=1, offer_window_seconds=longest + 60)
