@@ -201,6 +201,20 @@ def every_job_has_an_event_and_a_test(bundle: Bundle) -> Iterator[str]:
             yield f"{path} is no job's event"
 
 
+@rule
+def every_event_is_a_dry_run_or_says_what_it_does(bundle: Bundle) -> Iterator[str]:
+    """An event of `events/` is what people invoke a function with by hand, on whatever stack is at hand."""
+    for job in bundle.jobs:
+        text = bundle.files.get(f"events/{job.domain}/{job.folder}.json", "{}")
+        app = bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
+        first = text.removeprefix("{\n  ").partition("\n")[0]
+        if "dry_run=True" in app:
+            if json.loads(text) != {"dry_run": True}:
+                yield f"{job} has a dry run, and its event is none"
+        elif RUNG.search(app) and not re.match(r'"\$comment": "(No dry run|Its ids are nobody\'s)\W.*\.",$', first):
+            yield f"{job}: the first line of its event does not say what it does"
+
+
 # What reads expressions, or has people write them, says how they look.
 SHOWS_EXAMPLES = ("shared/schoolbell/jobs/expressions.py", "shared/schoolbell/cli/")
 

@@ -99,6 +99,10 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: b.files.update({"events/tutoring/no_such_job.json": "{}"}),
         lambda b: [b.files.pop(path) for path in list(b.files) if path.startswith("tests/integration/tutoring")],
     ],
+    "every_event_is_a_dry_run_or_says_what_it_does": [
+        lambda b: b.files.update({EVENT: b.files[EVENT].replace("$comment", "comment")}),
+        lambda b: b.files.update({"events/tutoring/data_retention.json": '{"scheduled_for": "2026-03-01T03:00:00Z"}'}),
+    ],
     "clocks_stand_in_templates_only": [
         lambda b: b.files.update({APP: b.files[APP] + '\nWHEN = "cron(0 3 * * ? *)"\n'}),
         lambda b: b.files.update({"shared/schoolbell/when.py": '"""Runs at rate(5 minutes)."""'}),

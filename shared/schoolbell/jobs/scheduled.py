@@ -19,6 +19,8 @@ from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobFailed, Payload, 
 from schoolbell.jobs.runtime import Runtime, runtime
 
 CLOCKS = ("aws.events", "aws.scheduler")
+COMMENT = "$comment"
+"""What an event file may say to its reader, as JSON Schema calls it."""
 
 
 class NoData(Payload):
@@ -225,9 +227,10 @@ class ScheduledJob:
     def _occasion(self, event: Any) -> _Occasion:
         if not isinstance(event, Mapping):
             raise InvalidEvent(f"{self.name}: expected a JSON object, got {type(event).__name__}")
+        event = {key: value for key, value in event.items() if key != COMMENT}
         try:
             if "run" in event:
-                return self._manual(dict(event))
+                return self._manual(event)
             if "run_id" in event:
                 return _Occasion("continuation", continues=_Continuation.model_validate(event).run_id)
             if "source" in event or "Records" in event:
@@ -236,7 +239,7 @@ class ScheduledJob:
                 occurrence = _Occurrence.model_validate(event)
                 at = occurrence.scheduled_for.astimezone(UTC)
                 return _Occasion(occurrence.trigger, at, occurrence.time_zone)
-            return self._manual(dict(event))
+            return self._manual(event)
         except ValidationError as error:
             raise InvalidEvent(f"{self.name}: {in_one_line(error)}") from None
 

@@ -57,6 +57,7 @@ def test_a_scheduled_time_has_one_run_however_often_it_is_delivered(
         {"scheduled_for": "2026-03-02T05:00:00-05:00"},
         {"source": "aws.scheduler", "time": "2026-03-02T10:00:00.250Z", "detail": "{}"},
         {"scheduled_for": "2026-03-02T10:00:00Z", "trigger": "catch-up"},
+        {"$comment": "As event files have it.", "scheduled_for": "2026-03-02T10:00:00Z"},
     ],
 )
 def test_every_clock_means_the_same_time(perform: Performer, database: Database, now: datetime, event: Any) -> None:
