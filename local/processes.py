@@ -1,9 +1,11 @@
 """Processes that outlive the command that started them, and are ended by a later one, or when that command ends."""
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -124,6 +126,15 @@ def at_the_end(command: Sequence[str | Path], *, folder: Path, holding: int) -> 
         waiting.communicate()
         if waiting.returncode:
             raise subprocess.CalledProcessError(waiting.returncode, wait_and_run)
+
+
+def ends_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], None] | None:
+    """What a child does (`preexec_fn`) to ask Linux for a signal when the process that started it ends."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here, since the child may not be allowed to read Python's own files
+    set_parent_death_signal = 1
+    return lambda: prctl(set_parent_death_signal, number, 0, 0, 0)
 
 
 def free_port(preferred: int | None = None) -> int:

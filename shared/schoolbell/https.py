@@ -1,5 +1,6 @@
 """HTTPS requests with timeouts, on urllib3, which botocore brings anyway."""
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -133,7 +134,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta:
 
 
 def checked_url(url: str) -> str:
-    """An address to send tokens to: HTTPS, or this machine's own.
+    """An address to send tokens to: HTTPS, this machine's own, or that of an AWS emulator without HTTPS.
+
+    The tokens were read from that emulator, so they are no secret to anyone on the way. A deployed function has none.
 
     Raises:
         ValueError: the address is neither, or is no address.
@@ -141,12 +144,15 @@ def checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.username or parts.query or parts.fragment or not parts.hostname:
         raise ValueError("expected an address like https://host/path")
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_near(parts.hostname)):
         return url.rstrip("/")
     raise ValueError(f"expected https, which only an address of this machine may do without, got {parts.scheme}")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_near(host: str) -> bool:
+    emulator = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+    if emulator.scheme == "http" and host == emulator.hostname:
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -175,6 +175,12 @@ def bundle() -> Bundle:
     return Bundle(templates, _files())
 
 
+def stack_name() -> dict[str, Json]:
+    """The parameter by which CloudFormation checks a stack's name."""
+    checked: dict[str, Json] = yaml_parse((CHECKOUT / "functions" / "stack-name.yaml").read_text())
+    return dict(checked["Parameters"]["Stack"])
+
+
 def loops(source: Mapping[str, Json]) -> dict[str, Json]:
     """The `Fn::ForEach` loops of a template by name."""
     return {name.removeprefix(LOOP): loop for name, loop in source["Resources"].items() if name.startswith(LOOP)}

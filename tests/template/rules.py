@@ -6,14 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from samtranslator.yaml_helper import yaml_parse
-
-from local.home import CHECKOUT
 from schoolbell.alerts import Severity
 from schoolbell.aws import CONNECT_SECONDS
 from schoolbell.jobs.context import HAND_ON_BELOW
 from schoolbell.settings import Settings
-from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops
+from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops, stack_name
 
 type Rule = Callable[[Bundle], Iterator[str]]
 
@@ -166,7 +163,7 @@ def every_name_begins_with_the_stacks(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def names_fit_the_longest_stack_name(bundle: Bundle) -> Iterator[str]:
-    longest = _stack_parameter()["MaxLength"]
+    longest = stack_name()["MaxLength"]
     for domain, template in bundle.templates.items():
         for logical_id, resource in template.resources.items():
             key, limit = NAME_LIMITS.get(resource["Type"], ("", 0))
@@ -840,13 +837,6 @@ def _misfits(bundle: Bundle, job: Job, text: str) -> Iterator[str]:
             yield from _differs(f"{job}: eventSource in its event", record.get("eventSource"), "aws:sqs")
             if arn.rpartition(":")[2] not in queues:
                 yield f"{job}: the queue in its event is {arn.rpartition(':')[2]}, not one of {', '.join(queues)}"
-
-
-def _stack_parameter() -> dict[str, Any]:
-    parameter: dict[str, Any] = yaml_parse((CHECKOUT / "functions" / "stack-name.yaml").read_text())["Parameters"][
-        "Stack"
-    ]
-    return parameter
 
 
 def _needed(resource: Json) -> set[str]:
