@@ -12,7 +12,7 @@ python := $(dev)/bin/python
 stack := .venv/dev/.ready .venv/dev/bin/schoolbell .venv/sam/.ready .venv/emulator/.ready
 
 ##@ The stack on this machine
-up: $(stack)  ## Start it, or bring it up to date with the code (AUTH=true enforces IAM)
+up: $(stack)  ## Start it, or bring it up to date with the code (AUTH=true enforces IAM; CONTAINERS=true for sam local)
 	@$(python) -m local up
 
 down: $(stack)  ## Stop it; the database's data stay
@@ -29,6 +29,10 @@ invoke: $(stack)  ## Invoke a job with its event of events/: JOB=tutoring.lifecy
 
 demo: $(stack)  ## See all jobs at work
 	@$(python) -m local.demo
+
+sam: .venv/sam/.ready  ## Install the SAM CLI, and run it: ARGS='local invoke Platform/Health -e events/platform/health.json'
+	@if [ -n '$(subst ','\'',$(ARGS))' ]; then PATH="$(CURDIR)/.venv/sam/bin:$$PATH" sam $(ARGS); else \
+		echo 'To use it from a shell: export PATH="$$PWD/.venv/sam/bin:$$PATH"'; fi
 
 ##@ Working on it
 test: $(stack) .venv/checkov/.ready build  ## Run all tests (ARGS='-k waitlist' for some)
@@ -101,5 +105,5 @@ options = $(if $(filter $(layered) requirements/dev.in,$(1)),-c layers/runtime/r
 	$(if $(filter $(layered),$(1)),$(foreach package,$(in_runtime),--no-emit-package $(package)))
 in_runtime := sqlalchemy typing-extensions python-dateutil six
 
-.PHONY: up down status logs invoke demo test lint bench cost build lock clean help
+.PHONY: up down status logs invoke demo sam test lint bench cost build lock clean help
 .PRECIOUS: .venv/%/.ready
