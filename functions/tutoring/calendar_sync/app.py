@@ -21,8 +21,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row, text
 
 from schoolbell import aws
-from schoolbell.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
-from schoolbell.google.errors import GoogleError, NeverWorks, NotNow, Revoked
+from schoolbell.gateways.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
+from schoolbell.gateways.google.errors import GoogleError, NeverWorks, NotNow, Revoked
 from schoolbell.jobs import JobContext, JobError, Result, scheduled_job
 from schoolbell.resilience.backoff import Backoff
 from schoolbell.resilience.errors import CircuitOpen, NoBudget

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.google.drive import Drive, drive_of
-from schoolbell.google.errors import NeverWorks, Revoked, Throttled
+from schoolbell.gateways.google.drive import Drive, drive_of
+from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
 from schoolbell.tutoring.calendar_connections import GoogleAccount, active_account, has_ever_connected, mark_revoked

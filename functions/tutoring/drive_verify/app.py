@@ -16,8 +16,8 @@ from uuid import UUID
 from pydantic import AwareDatetime
 from sqlalchemy import Connection, text
 
-from schoolbell.google.drive import Drive, FileState, drive_of
-from schoolbell.google.errors import NeverWorks, Revoked, Throttled
+from schoolbell.gateways.google.drive import Drive, FileState, drive_of
+from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
 from schoolbell.tutoring.calendar_connections import active_account, mark_revoked

@@ -18,7 +18,7 @@ from schoolbell.admin.models import Job, LetterInFull, LogLine, Month, Preview, 
 from schoolbell.admin.problems import NoSuchThing
 from schoolbell.aws import error_code
 from schoolbell.database import Database
-from schoolbell.https import shared_http
+from schoolbell.gateways.https import shared_http
 from schoolbell.jobs.catalogue import JobInfo, listed
 from schoolbell.jobs.expressions import InvalidExpression, parse
 from schoolbell.jobs.runtime import Runtime

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from schoolbell.alerts import Alert
-from schoolbell.https import Answer, Http, checked_url
+from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import SecretStr, field_validator
 
 from schoolbell.alerts import Alert, Detail, Severity
-from schoolbell.https import Answer, Http, checked_url
+from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.run_notices import RunNotice

@@ -23,7 +23,7 @@ from schoolbell.database.tables.tutoring import (
     teacher_notifications,
     teachers,
 )
-from schoolbell.google.calendar import GoogleCalendar, event_id
+from schoolbell.gateways.google.calendar import GoogleCalendar, event_id
 from schoolbell.jobs import JobContext
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN

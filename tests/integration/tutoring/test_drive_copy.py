@@ -18,7 +18,7 @@ from schoolbell.database.tables.tutoring import (
     students,
     teacher_notifications,
 )
-from schoolbell.google.drive import COPY_PROPERTY, DriveFile, GoogleDrive
+from schoolbell.gateways.google.drive import COPY_PROPERTY, DriveFile, GoogleDrive
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
 from tests.conftest import Queues

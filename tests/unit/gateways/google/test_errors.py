@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schoolbell.google.errors import (
+from schoolbell.gateways.google.errors import (
     Conflict,
     Gone,
     GoogleError,
@@ -16,7 +16,7 @@ from schoolbell.google.errors import (
     error_of,
     reason_of,
 )
-from schoolbell.https import Answer
+from schoolbell.gateways.https import Answer
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schoolbell.https import checked_url
+from schoolbell.gateways.https import checked_url
 
 
 @pytest.mark.parametrize(

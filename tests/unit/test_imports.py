@@ -9,8 +9,8 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
-        "schoolbell.google.calendar",
-        "schoolbell.google.drive",
+        "schoolbell.gateways.google.calendar",
+        "schoolbell.gateways.google.drive",
         "schoolbell.alerting.pagerduty",
         "schoolbell.alerting.slack",
         "schoolbell.notifications.providers.fcm",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from schoolbell.https import Answer, retry_after
+from schoolbell.gateways.https import Answer, retry_after
 
 # 403 is Calendar's and Drive's older way to say 429.
 # https://developers.google.com/workspace/calendar/api/guides/errors

@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schoolbell.google.calendar import event_id
+from schoolbell.gateways.google.calendar import event_id
 
 
 @given(st.uuids())

@@ -14,10 +14,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schoolbell.google.api import Api, Request, as_body, circuit
-from schoolbell.google.credentials import tokens_of
-from schoolbell.google.errors import Gone, Unavailable, error_of
-from schoolbell.https import Answer, shared_http
+from schoolbell.gateways.google.api import Api, Request, as_body, circuit
+from schoolbell.gateways.google.credentials import tokens_of
+from schoolbell.gateways.google.errors import Gone, Unavailable, error_of
+from schoolbell.gateways.https import Answer, shared_http
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
 from schoolbell.resilience.rate_limiter import Budget, RateLimiter
@@ -57,7 +57,7 @@ class FileState(StrEnum):
 class Drive(Protocol):
     """A teacher's Google Drive.
 
-    Every operation raises `schoolbell.google.errors.GoogleError`, in the kinds told apart there, and
+    Every operation raises `schoolbell.gateways.google.errors.GoogleError`, in the kinds told apart there, and
     `schoolbell.resilience.errors.Withheld` if the call was not made.
     """
 

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from schoolbell import https
-from schoolbell.google.calendar import GoogleCalendar, calendar_of
-from schoolbell.google.drive import GoogleDrive, drive_of
+from schoolbell.gateways import https
+from schoolbell.gateways.google.calendar import GoogleCalendar, calendar_of
+from schoolbell.gateways.google.drive import GoogleDrive, drive_of
 from schoolbell.settings import Settings
 from tests.fixtures.google import Google
 
@@ -38,4 +38,4 @@ def drive(settings: Settings, account: str) -> GoogleDrive:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that waits for an answer for a tenth of a second."""
     impatient = https.PooledHttp(read=timedelta(seconds=0.1))
-    monkeypatch.setattr("schoolbell.google.calendar.shared_http", lambda: impatient)
+    monkeypatch.setattr("schoolbell.gateways.google.calendar.shared_http", lambda: impatient)
