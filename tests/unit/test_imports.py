@@ -11,8 +11,8 @@ import pytest
     [
         "schoolbell.gateways.google.calendar",
         "schoolbell.gateways.google.drive",
-        "schoolbell.alerting.pagerduty",
-        "schoolbell.alerting.slack",
+        "schoolbell.alerts.pagerduty",
+        "schoolbell.alerts.slack",
         "schoolbell.notifications.providers.fcm",
         "schoolbell.notifications.providers.sendgrid",
         "schoolbell.notifications.providers.ses",

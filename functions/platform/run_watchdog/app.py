@@ -15,13 +15,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schoolbell import standing_alerts
-from schoolbell.alerts import Alert, Severity
+from schoolbell.alerts import Alert, Severity, open_alerts
+from schoolbell.alerts.open_alerts import Standing
+from schoolbell.alerts.run_notices import tell_of_runs
 from schoolbell.jobs import JobContext, Result, catalogue, occurrences, scheduled_job, statistics
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
 from schoolbell.jobs.expressions import Expression, InvalidExpression, parse
-from schoolbell.run_notices import tell_of_runs
-from schoolbell.standing_alerts import Standing
 
 MISSED: Final = "missed-run/"
 TIMED_OUT: Final = "timed-out-run/"
@@ -96,7 +95,7 @@ def mark_dead_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> Sequence[Row
         if told := [run.id for run in died if run.job in job.settings.slack_runs]:
             tell_of_runs(job.outbox, connection, told)
         wrong = [*_still_wrong(connection, TIMED_OUT, _COMPLETED_SINCE), *(_dead(run, jobs, job.now) for run in died)]
-        standing_alerts.keep_in_step(job.outbox, connection, TIMED_OUT, wrong, job.now)
+        open_alerts.keep_in_step(job.outbox, connection, TIMED_OUT, wrong, job.now)
     return died
 
 
@@ -197,7 +196,7 @@ def make_good_what_was_missed(job: JobContext, jobs: Mapping[str, JobInfo]) -> l
                 _fire(job, connection, each.clock, at)
         wrong = {alert.key: alert for alert in _still_missed(connection, looked)}
         wrong |= {f"{MISSED}{each.clock.job}": _silent(each) for each in missed if each.missed}
-        standing_alerts.keep_in_step(job.outbox, connection, MISSED, [*wrong.values()], job.now)
+        open_alerts.keep_in_step(job.outbox, connection, MISSED, [*wrong.values()], job.now)
     return missed
 
 
@@ -393,8 +392,8 @@ def warn_of_slow_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> int:
         worst = connection.execute(_SLOW, values).all()
         wrong = [_slow(run) for run in worst if run.is_near or run.is_unusual]
         over = {f"{SLOW}{run.job}" for run in worst if run.has_ended}
-        unknown = standing_alerts.standing(connection, SLOW).keys() - over
-        standing_alerts.keep_in_step(job.outbox, connection, SLOW, wrong, job.now, unknown=unknown)
+        unknown = open_alerts.standing(connection, SLOW).keys() - over
+        open_alerts.keep_in_step(job.outbox, connection, SLOW, wrong, job.now, unknown=unknown)
     return len(wrong)
 
 
@@ -437,7 +436,7 @@ _SLOW = text(
 
 def _still_wrong(connection: Connection, prefix: str, is_over: Any) -> Iterator[Alert]:
     """The alerts of a kind that stand and of which a query does not say that they are over, as they were told."""
-    told = standing_alerts.standing(connection, prefix)
+    told = open_alerts.standing(connection, prefix)
     given = [_as_json(alert) for alert in told.values()]
     over = set(connection.execute(is_over, {"standing": given}).scalars()) if given else set()
     for key, alert in told.items():

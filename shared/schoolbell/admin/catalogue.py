@@ -11,6 +11,7 @@ from typing import Final
 from schoolbell import aws
 from schoolbell.admin import history
 from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Problem, Queue, Schedule, Severity
+from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.jobs import statistics
 from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
@@ -18,7 +19,6 @@ from schoolbell.jobs.queue_sizes import size_of
 from schoolbell.jobs.statistics import Day as RunsOfDay
 from schoolbell.jobs.statistics import Statistics
 from schoolbell.settings import Settings
-from schoolbell.wording import counted, duration
 
 DAYS: Final = 30
 BACKLOG: Final = 1_000

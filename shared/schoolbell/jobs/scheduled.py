@@ -218,7 +218,7 @@ class ScheduledJob:
     def _tell(self, on: Runtime, outbox: Outbox, connection: Connection, run: UUID) -> None:
         """Has Slack told how the run stands now, if it is to know of this job's runs."""
         if self.name in on.settings.slack_runs:
-            from schoolbell.run_notices import tell_of_runs  # of no use to the other jobs
+            from schoolbell.alerts.run_notices import tell_of_runs  # of no use to the other jobs
 
             tell_of_runs(outbox, connection, [run])
 

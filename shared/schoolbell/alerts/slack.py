@@ -11,12 +11,12 @@ from typing import Any, Final
 from pydantic import SecretStr, field_validator
 
 from schoolbell.alerts import Alert, Detail, Severity
+from schoolbell.alerts.run_notices import RunNotice
+from schoolbell.alerts.wording import clock, duration
 from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http
 from schoolbell.notifications.secrets import Key, Secret
-from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
-from schoolbell.wording import clock, duration
 
 # Slack takes 3,000 characters in a section and 2,000 in a field; escaping makes up to five of one.
 # https://docs.slack.dev/reference/block-kit/blocks/section-block

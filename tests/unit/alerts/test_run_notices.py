@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from schoolbell.alerting.slack import message_of_run
-from schoolbell.run_notices import RunNotice
+from schoolbell.alerts.run_notices import RunNotice
+from schoolbell.alerts.slack import message_of_run
 from schoolbell.settings import Settings
 
 AT = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)

@@ -9,12 +9,12 @@ from botocore.exceptions import ClientError
 
 from local.sandbox import keys
 from schoolbell import aws
-from schoolbell.alerting import Sender
-from schoolbell.alerting.pagerduty import pagerduty_of
-from schoolbell.alerting.slack import slack_of
 from schoolbell.alerts import Alert
+from schoolbell.alerts.pagerduty import pagerduty_of
+from schoolbell.alerts.run_notices import RunNotice
+from schoolbell.alerts.senders import Sender
+from schoolbell.alerts.slack import slack_of
 from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
-from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
 from tests.fixtures.services import Services
 
