@@ -26,7 +26,7 @@ from schoolbell.alerts.pagerduty import pagerduty_of
 from schoolbell.alerts.run_notices import RunNotice
 from schoolbell.alerts.senders import Sender
 from schoolbell.alerts.slack import slack_of
-from schoolbell.database.tables.alerts import alerts
+from schoolbell.domains.platform.tables.alerts import alerts
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
 from schoolbell.settings import Settings

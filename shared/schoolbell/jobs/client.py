@@ -41,8 +41,8 @@ from sqlalchemy.exc import DBAPIError
 
 from schoolbell import aws
 from schoolbell.database import Database, is_unavailable
-from schoolbell.database.tables.dead_letters import dead_letters
-from schoolbell.database.tables.runs import job_runs
+from schoolbell.domains.platform.tables.dead_letters import dead_letters
+from schoolbell.domains.platform.tables.runs import job_runs
 from schoolbell.jobs import catalogue, clocks, redrives, triggers
 from schoolbell.jobs.answers import (
     Cancellation,

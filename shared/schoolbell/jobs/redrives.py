@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.dead_letters import dead_letters
+from schoolbell.domains.platform.tables.dead_letters import dead_letters
 from schoolbell.jobs.messages import RECORDED_AS
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import JobError

@@ -12,7 +12,7 @@ from sqlalchemy import Row, event, insert, text
 from functions.platform.outbox_relay.app import handler as relay
 from schoolbell.alerts.run_notices import RunNotice
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, job_runs
+from schoolbell.domains.platform.schema import audit_logs, job_runs
 from schoolbell.jobs import Chunk, Cursor, Discard, JobContext, Result, scheduled_job
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.settings import Settings

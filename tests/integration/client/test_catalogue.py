@@ -7,7 +7,7 @@ from sqlalchemy import insert
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, job_runs
+from schoolbell.domains.platform.schema import dead_letters, job_runs
 from schoolbell.jobs.client import JobClient, NotFound
 from schoolbell.settings import Settings
 from tests.fakes.deployed import CALLED, DRY, JOBS, PRIORITIES, QUEUED, RULED, SCHEDULED, SEVERAL

@@ -18,7 +18,7 @@ from schoolbell import aws
 from schoolbell.cli import showing
 from schoolbell.cli.commands import app, main
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs, outbox
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox
 from schoolbell.settings import Settings
 from tests.fakes.deployed import DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
 from tests.fixtures.database import Stored

@@ -11,7 +11,7 @@ from sqlalchemy import insert, text, update
 from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters, outbox
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, outbox
 from schoolbell.jobs.client import Change, JobClient, NotFound, Refused
 from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE
 from schoolbell.jobs.messages import RECORDED_AS

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schoolbell import aws
-from schoolbell.database.tables.platform import audit_logs
+from schoolbell.domains.platform.schema import audit_logs
 from schoolbell.jobs.client import InvalidExpression, JobClient, NotFound, Refused, ScheduleInfo
 from schoolbell.settings import Settings
 from tests.fakes.deployed import CALLED, QUEUED, RULED, SCHEDULED, Aws

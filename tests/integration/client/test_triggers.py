@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs, outbox, triggers
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox, triggers
 from schoolbell.jobs import Deleted, JobContext, scheduled_job
 from schoolbell.jobs.client import JobClient, NotFound, Refused, RunHandle
 from schoolbell.jobs.triggers import arrange, find

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import job_runs, job_statistics, job_totals
+from schoolbell.domains.platform.schema import job_runs, job_statistics, job_totals
 from schoolbell.jobs import runs, statistics
 from schoolbell.jobs.statistics import BOUNDS, Day, Statistics
 

@@ -14,7 +14,7 @@ from local.sandbox import oidc
 from schoolbell import aws as clients
 from schoolbell.admin.catalogue import queues_of
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
 from schoolbell.jobs.catalogue import listed
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings

@@ -13,7 +13,7 @@ from functions.platform.outbox_relay.app import handler as relay
 from functions.platform.run_watchdog.app import handler as watchdog
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import (
+from schoolbell.domains.platform.schema import (
     job_runs,
     job_statistics,
     job_totals,

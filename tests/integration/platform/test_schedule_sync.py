@@ -12,8 +12,8 @@ from functions.platform.schedule_sync.app import Zone, name_of
 from functions.platform.schedule_sync.app import handler as sync
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, outbox, zone_schedules
-from schoolbell.database.tables.tutoring import teachers
+from schoolbell.domains.platform.schema import audit_logs, outbox, zone_schedules
+from schoolbell.domains.tutoring.schema import teachers
 from schoolbell.jobs import clocks
 from schoolbell.jobs.catalogue import ScheduleInfo
 from schoolbell.jobs.client import JobClient, Refused

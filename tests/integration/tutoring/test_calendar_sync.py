@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row, Table, insert, text, update
 
 from functions.tutoring.calendar_sync.app import BACKOFF, BATCH, LEASE, claim, handler
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.tutoring.calendar_connections import mark_revoked
+from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     session_calendar_sync,
     sessions,
@@ -28,7 +29,6 @@ from schoolbell.jobs import JobContext
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
-from schoolbell.tutoring.calendar_connections import mark_revoked
 from tests.factories import Make
 from tests.fixtures.database import Stored
 from tests.fixtures.google import Google, circuit_state, open_circuit

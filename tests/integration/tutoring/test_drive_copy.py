@@ -11,8 +11,8 @@ from sqlalchemy import Row, text, update
 
 from functions.tutoring.drive_copy.app import LEASE, handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import dead_letters
+from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     drive_file_copies,
     students,

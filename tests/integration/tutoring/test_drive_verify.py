@@ -10,8 +10,8 @@ from sqlalchemy import Row, update
 
 from functions.tutoring.drive_verify.app import handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import calendar_connections, drive_file_copies
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.schema import calendar_connections, drive_file_copies
 from schoolbell.gateways.google.drive import GoogleDrive
 from schoolbell.settings import Settings
 from tests.conftest import Queues

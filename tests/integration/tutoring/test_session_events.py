@@ -16,11 +16,11 @@ from sqlalchemy import text
 from functions.tutoring.session_events.app import handler
 from schoolbell import aws as clients
 from schoolbell import schedules
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import credit_ledger, sessions
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.one_shots import ROUNDS
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions
 from schoolbell.schedules import OneShot, arrange, expression
 from schoolbell.settings import Settings
-from schoolbell.tutoring.one_shots import ROUNDS
 from tests.factories import Make
 from tests.fakes.one_shots import OneShotWorld
 from tests.fakes.scheduler import refused
@@ -508,7 +508,7 @@ def _once(change: Callable[[], None]) -> Callable[[str, str], None]:
 
 
 def _reinstate(world: OneShotWorld, session: Any) -> None:
-    from schoolbell.database.tables.tutoring import sessions
+    from schoolbell.domains.tutoring.schema import sessions
 
     world.write(sessions, session.id, status="scheduled")
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.tutoring.teacher_notifications import email_teachers
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 
 
 @dataclass(frozen=True, slots=True)

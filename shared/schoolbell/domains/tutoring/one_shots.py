@@ -41,8 +41,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from schoolbell import schedules
-from schoolbell.database.tables.lessons import sessions
-from schoolbell.database.tables.messages import scheduled_messages
+from schoolbell.domains.tutoring.tables.lessons import sessions
+from schoolbell.domains.tutoring.tables.messages import scheduled_messages
 from schoolbell.jobs import Batch, Chunk, Cursor, JobContext, Message, Payload
 from schoolbell.schedules import TOO_LATE, OneShot
 

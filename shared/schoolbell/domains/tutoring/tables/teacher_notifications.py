@@ -2,7 +2,8 @@
 
 from sqlalchemy import Column, Index, Table, Text, UniqueConstraint, text
 
-from schoolbell.database.tables import created_at, metadata, moment, personal, student, teacher, updated_at, uuid_key
+from schoolbell.database.tables import created_at, metadata, moment, personal, updated_at, uuid_key
+from schoolbell.domains.tutoring.tables import student, teacher
 
 teacher_notifications = Table(
     "teacher_notifications",

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.tutoring.one_shots import MESSAGES, Overlooked, overlooked
-from schoolbell.tutoring.teacher_notifications import email_teachers
+from schoolbell.domains.tutoring.one_shots import MESSAGES, Overlooked, overlooked
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 
 # The notification does not repeat the message, whose text is personal: the teacher opens it from the notification.
 _FIRE = text(

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from schoolbell import aws
-from schoolbell.database.tables.waitlists import waitlist_seats
+from schoolbell.domains.tutoring.tables.waitlists import waitlist_seats
 from schoolbell.jobs import JobContext, Message
 
 CASCADE = "tutoring.waitlist-cascade"

@@ -1,8 +1,9 @@
-"""The tables, each declared once, in SQLAlchemy Core; the migrations are generated from these declarations.
+"""What all declarations of tables have in common: the metadata, and columns that many tables have.
 
-A module holds the tables of one subject, since a job that declares only those it needs starts sooner. `tables.platform`
-has all of what every domain stands on, `tables.tutoring` all of the tutoring domain: a PostgreSQL schema each. A column
-with a foreign key names its type too, for the table that it refers to may not be there to tell.
+Each table is declared once, in SQLAlchemy Core, in its domain's `tables/`; the migrations are generated from these
+declarations. A module holds the tables of one subject, since a job that declares only those it needs starts sooner, and
+`schema` of a domain has them all. A column with a foreign key names its type too, for the table that it refers to may
+not be there to tell.
 
 **Rows written by hand.** Applications and operators write rows too, naming only the columns that the design documents.
 So every other column is nullable or has a default that the database knows, statuses are plain text held by CHECK
@@ -21,9 +22,12 @@ since they hold whatever somebody dropped on the queue.
 """
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, Final
 
-from sqlalchemy import CheckConstraint, Column, DateTime, ForeignKey, Integer, MetaData, Table, Uuid, func, text
+from sqlalchemy import CheckConstraint, Column, DateTime, Integer, MetaData, Table, Uuid, func, text
+
+from schoolbell.domains import DOMAINS
 
 MENTION: Final = "mention"
 ERASED_NAME: Final = "Erased student"
@@ -69,16 +73,6 @@ def updated_at() -> Column[Any]:
     return moment_of_writing("updated_at")
 
 
-def teacher() -> Column[Any]:
-    """Whose row it is, by ``teacher_id``."""
-    return Column("teacher_id", Uuid, ForeignKey("tutoring.teachers.id"), nullable=False)
-
-
-def student(*, required: bool = True) -> Column[Any]:
-    """Whom a row is about, by ``student_id``."""
-    return Column("student_id", Uuid, ForeignKey("tutoring.students.id"), nullable=not required)
-
-
 def one_of(column: str, *values: str) -> CheckConstraint:
     """A CHECK that a text column holds one of these values."""
     listed = ", ".join(f"'{value}'" for value in values)
@@ -90,11 +84,16 @@ def personal(replacement: str | None = None) -> dict[str, Any]:
     return {"personal": replacement}
 
 
+def all_tables() -> list[Table]:
+    """Every table of every domain, each after those that it refers to."""
+    for domain in DOMAINS:
+        import_module(f"schoolbell.domains.{domain}.schema")
+    return metadata.sorted_tables
+
+
 def personal_columns() -> Iterator[Column[Any]]:
     """Every column of every table that holds a personal datum of a student."""
-    from schoolbell.database.tables import platform, tutoring  # noqa: F401 (declares the tables)
-
-    for table in metadata.sorted_tables:
+    for table in all_tables():
         yield from (column for column in table.columns if "personal" in column.info)
 
 

@@ -1,12 +1,12 @@
 """All tables of the schema ``platform``, which every domain stands on; jobs import what they need from its modules."""
 
-from schoolbell.database.tables.alerts import alerts, standing_alerts
-from schoolbell.database.tables.audit import AUDIT_TIERS, audit_logs
-from schoolbell.database.tables.dead_letters import dead_letters
-from schoolbell.database.tables.notifications import notifications
-from schoolbell.database.tables.outbox import outbox
-from schoolbell.database.tables.recipients import notification_preferences, people, push_tokens
-from schoolbell.database.tables.runs import (
+from schoolbell.domains.platform.tables.alerts import alerts, standing_alerts
+from schoolbell.domains.platform.tables.audit import AUDIT_TIERS, audit_logs
+from schoolbell.domains.platform.tables.dead_letters import dead_letters
+from schoolbell.domains.platform.tables.notifications import notifications
+from schoolbell.domains.platform.tables.outbox import outbox
+from schoolbell.domains.platform.tables.recipients import notification_preferences, people, push_tokens
+from schoolbell.domains.platform.tables.runs import (
     job_runs,
     job_statistics,
     job_totals,

@@ -3,17 +3,8 @@
 from sqlalchemy import Boolean, CheckConstraint, Column, Double, ForeignKey, Index, Integer, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schoolbell.database.tables import (
-    created_at,
-    metadata,
-    moment,
-    one_of,
-    personal,
-    student,
-    teacher,
-    updated_at,
-    uuid_key,
-)
+from schoolbell.database.tables import created_at, metadata, moment, one_of, personal, updated_at, uuid_key
+from schoolbell.domains.tutoring.tables import student, teacher
 
 lifecycle_signals = Table(
     "lifecycle_signals",

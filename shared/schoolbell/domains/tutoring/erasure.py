@@ -36,8 +36,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import NullType
 
 from schoolbell.database.tables import metadata, personal_columns, student_columns
-from schoolbell.database.tables.people import erasure_requests, students
-from schoolbell.database.tables.teacher_notifications import teacher_notifications
+from schoolbell.domains.tutoring.tables.people import erasure_requests, students
+from schoolbell.domains.tutoring.tables.teacher_notifications import teacher_notifications
 from schoolbell.jobs.outbox import Outbox
 
 A_UUID = "[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"

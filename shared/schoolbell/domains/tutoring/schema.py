@@ -1,15 +1,15 @@
 """All tables of the schema ``tutoring``; jobs import what they need from its modules."""
 
-from schoolbell.database.tables.content import content_analytics_cache, content_events, content_items
-from schoolbell.database.tables.google import (
+from schoolbell.domains.tutoring.tables.content import content_analytics_cache, content_events, content_items
+from schoolbell.domains.tutoring.tables.google import (
     calendar_connections,
     drive_file_copies,
     drive_resources,
     session_calendar_sync,
 )
-from schoolbell.database.tables.lessons import credit_ledger, sessions
-from schoolbell.database.tables.messages import contact_log, scheduled_messages
-from schoolbell.database.tables.people import (
+from schoolbell.domains.tutoring.tables.lessons import credit_ledger, sessions
+from schoolbell.domains.tutoring.tables.messages import contact_log, scheduled_messages
+from schoolbell.domains.tutoring.tables.people import (
     RETENTION_DEFAULTS,
     enrollments,
     erasure_requests,
@@ -17,9 +17,9 @@ from schoolbell.database.tables.people import (
     students,
     teachers,
 )
-from schoolbell.database.tables.signals import lifecycle_signals, metric_alert_rules, metric_alert_states
-from schoolbell.database.tables.teacher_notifications import teacher_notifications
-from schoolbell.database.tables.waitlists import (
+from schoolbell.domains.tutoring.tables.signals import lifecycle_signals, metric_alert_rules, metric_alert_states
+from schoolbell.domains.tutoring.tables.teacher_notifications import teacher_notifications
+from schoolbell.domains.tutoring.tables.waitlists import (
     waitlist_answers,
     waitlist_entries,
     waitlist_openings,

@@ -2,17 +2,8 @@
 
 from sqlalchemy import Column, Double, ForeignKey, Index, Integer, Table, Text, Uuid, text
 
-from schoolbell.database.tables import (
-    created_at,
-    metadata,
-    moment,
-    moment_of_writing,
-    one_of,
-    student,
-    teacher,
-    updated_at,
-    uuid_key,
-)
+from schoolbell.database.tables import created_at, metadata, moment, moment_of_writing, one_of, updated_at, uuid_key
+from schoolbell.domains.tutoring.tables import student, teacher
 
 content_items = Table(
     "content_items",

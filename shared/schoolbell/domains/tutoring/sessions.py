@@ -14,8 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
-from schoolbell.tutoring.teacher_notifications import EMAIL_THE_TOLD
+from schoolbell.domains.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
+from schoolbell.domains.tutoring.teacher_notifications import EMAIL_THE_TOLD
 
 # One statement, since a round trip costs more than completing a lesson. The ids are in order, so that two batches with
 # lessons in common take them in the same order; should they deadlock all the same (the planner may take the lessons of

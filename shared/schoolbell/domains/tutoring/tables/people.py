@@ -12,11 +12,10 @@ from schoolbell.database.tables import (
     moment_of_writing,
     one_of,
     personal,
-    student,
-    teacher,
     updated_at,
     uuid_key,
 )
+from schoolbell.domains.tutoring.tables import student, teacher
 
 RETENTION_DEFAULTS = MappingProxyType(
     {

@@ -9,11 +9,10 @@ from schoolbell.database.tables import (
     moment_of_writing,
     one_of,
     personal,
-    student,
-    teacher,
     updated_at,
     uuid_key,
 )
+from schoolbell.domains.tutoring.tables import student, teacher
 
 scheduled_messages = Table(
     "scheduled_messages",

@@ -2,16 +2,8 @@
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint, Uuid, text
 
-from schoolbell.database.tables import (
-    created_at,
-    metadata,
-    moment,
-    moment_of_writing,
-    one_of,
-    student,
-    updated_at,
-    uuid_key,
-)
+from schoolbell.database.tables import created_at, metadata, moment, moment_of_writing, one_of, updated_at, uuid_key
+from schoolbell.domains.tutoring.tables import student
 
 waitlists = Table(
     "waitlists",

@@ -14,17 +14,8 @@ from sqlalchemy import (
     text,
 )
 
-from schoolbell.database.tables import (
-    created_at,
-    metadata,
-    moment,
-    one_of,
-    personal,
-    student,
-    teacher,
-    updated_at,
-    uuid_key,
-)
+from schoolbell.database.tables import created_at, metadata, moment, one_of, personal, updated_at, uuid_key
+from schoolbell.domains.tutoring.tables import student, teacher
 
 calendar_connections = Table(
     "calendar_connections",
