@@ -25,7 +25,7 @@ from tests.end_to_end.waiting import eventually
 MESSAGES_A_CALL: Final = 10
 SENDERS: Final = 4
 DUE_SOON: Final = 120
-"""Seconds: what is due sooner gets no schedule of its own (`schoolbell.schedules.TOO_LATE`)."""
+"""Seconds: what is due sooner gets no schedule of its own (`schoolbell.jobs.one_time_schedules.TOO_LATE`)."""
 
 
 class FunctionFailed(Exception):

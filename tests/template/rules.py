@@ -168,7 +168,7 @@ def every_job_has_an_event_and_a_test(bundle: Bundle) -> Iterator[str]:
 
 
 # What reads expressions, or has people write them, says how they look.
-SHOWS_EXAMPLES = ("shared/schoolbell/jobs/expressions.py", "shared/schoolbell/cli/")
+SHOWS_EXAMPLES = ("shared/schoolbell/operations/expressions.py", "shared/schoolbell/cli/")
 
 
 @rule

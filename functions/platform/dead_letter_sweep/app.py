@@ -18,9 +18,10 @@ from sqlalchemy import text
 
 from schoolbell import aws
 from schoolbell.alerts import Alert, Severity, open_alerts
-from schoolbell.jobs import JobContext, Result, dead_letters, scheduled_job
-from schoolbell.jobs.dead_letters import SETTLED, Found
+from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
+from schoolbell.operations import dead_letters
+from schoolbell.operations.dead_letters import SETTLED, Found
 from schoolbell.settings import Settings
 
 ALERTS: Final = "dead-letters/"

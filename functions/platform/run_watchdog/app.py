@@ -3,7 +3,8 @@
 * A run whose invocation ended without a word is marked as timed_out; where it had got further since it was last sent
   on, it goes on from its cursor. What it had done is not done again, and one that dies at the same spot is left there.
 * A time that passed without a run is made good, once, under its own name, as a catch-up; see
-  `schoolbell.jobs.occurrences`. Paused schedules are left alone, and so is what was due before a schedule was changed.
+  `schoolbell.operations.missed_runs`. Paused schedules are left alone, and so is what was due before a schedule was
+  changed.
 * An alert a job stands until the trouble is over. When each is raised and resolved is told in docs/runbook.md.
 """
 
@@ -18,9 +19,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from schoolbell.alerts import Alert, Severity, open_alerts
 from schoolbell.alerts.open_alerts import Standing
 from schoolbell.alerts.run_notices import tell_of_runs
-from schoolbell.jobs import JobContext, Result, catalogue, occurrences, scheduled_job, statistics
-from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
-from schoolbell.jobs.expressions import Expression, InvalidExpression, parse
+from schoolbell.jobs import JobContext, Result, scheduled_job
+from schoolbell.operations import catalogue, missed_runs, statistics
+from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
+from schoolbell.operations.expressions import Expression, InvalidExpression, parse
 
 MISSED: Final = "missed-run/"
 TIMED_OUT: Final = "timed-out-run/"
@@ -227,7 +229,7 @@ def _look(connection: Connection, clocks: Mapping[str, Clock], now: datetime) ->
         {"name": name, "shape": clock.shape, "is_interval": clock.expression.interval is not None}
         for name, clock in clocks.items()
     ]
-    values = {"given": given, "now": now, "checked_to": occurrences.checked_to(now)}
+    values = {"given": given, "now": now, "checked_to": missed_runs.checked_to(now)}
     rows = connection.execute(_LOOK, values)
     looked = [Look(clocks[row.name], _since(clocks[row.name], row.checked_to), row.has_changed) for row in rows]
     return [look for look in looked if look.clock.schedule.enabled]
@@ -265,7 +267,7 @@ _LOOK = text(
 
 def _missed_times(connection: Connection, looked: Sequence[Look], now: datetime) -> Iterator[Missed]:
     """The times of `cron()` and `at()` that have no run."""
-    due = {look.clock.schedule.name: occurrences.due(look.clock.expression, look.checked_to, now) for look in looked}
+    due = {look.clock.schedule.name: missed_runs.due(look.clock.expression, look.checked_to, now) for look in looked}
     given = [
         {
             "name": look.clock.schedule.name,
@@ -281,7 +283,7 @@ def _missed_times(connection: Connection, looked: Sequence[Look], now: datetime)
         name = look.clock.schedule.name
         silent = [each for each in due[name] if (name, each.at) in without]
         if silent:
-            fired = [each.at for each in silent[-occurrences.MADE_GOOD_AT_MOST :]]
+            fired = [each.at for each in silent[-missed_runs.MADE_GOOD_AT_MOST :]]
             yield Missed(look.clock, [each.at for each in silent if not each.is_left_out], fired)
 
 
@@ -307,7 +309,7 @@ def _missed_intervals(connection: Connection, looked: Sequence[Look], now: datet
     for look in intervals:
         clock = look.clock
         last = max(look.checked_to, rung.get((clock.job, clock.time_zone)) or look.checked_to)
-        at = occurrences.overdue(clock.expression.interval or timedelta(days=1), last, now)
+        at = missed_runs.overdue(clock.expression.interval or timedelta(days=1), last, now)
         if at:
             yield Missed(clock, [at], [at])
 

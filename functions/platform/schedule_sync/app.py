@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
 from schoolbell.alerts import Alert, Severity, open_alerts
-from schoolbell.jobs import JobContext, Result, catalogue, scheduled_job
+from schoolbell.jobs import JobContext, Result, scheduled_job
+from schoolbell.operations import catalogue
 from schoolbell.settings import Settings
 
 ALERTS: Final = "schedule-sync/"

@@ -10,7 +10,7 @@ from local.demo.running import Running, array
 from local.generator import Term
 from local.tables import insert_rows
 from schoolbell.domains.tutoring import schema as tutoring
-from schoolbell.schedules import TOO_LATE, expression
+from schoolbell.jobs.one_time_schedules import TOO_LATE, expression
 
 TITLE: Final = "A lesson moved, one cancelled, twelve that end in two minutes"
 EVENTS: Final = "tutoring.session-events"

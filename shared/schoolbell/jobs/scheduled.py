@@ -38,7 +38,7 @@ class _Occurrence(BaseModel):
 
 
 class _Named(BaseModel):
-    """The run that `schoolbell.jobs.client` asks for; beside it stands what a manual run may bring."""
+    """The run that `schoolbell.operations.client` asks for; beside it stands what a manual run may bring."""
 
     model_config = ConfigDict(extra="forbid")
     id: UUID

@@ -15,8 +15,8 @@ from schoolbell import aws as clients
 from schoolbell.admin.catalogue import queues_of
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
-from schoolbell.jobs.catalogue import listed
 from schoolbell.jobs.runtime import Runtime, install
+from schoolbell.operations.catalogue import listed
 from schoolbell.settings import Settings
 from schoolbell.settings import settings as settings_of_environment
 from tests.factories import Make

@@ -39,7 +39,7 @@ type OutboxRows = Callable[[], list[Row[Any]]]
 @pytest.fixture(autouse=True)
 def long_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Schedules that moto made just now were made long before the tests' `now`."""
-    from schoolbell.jobs import catalogue
+    from schoolbell.operations import catalogue
 
     original = catalogue.info_of
 

@@ -40,11 +40,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from schoolbell import schedules
 from schoolbell.domains.tutoring.tables.lessons import sessions
 from schoolbell.domains.tutoring.tables.messages import scheduled_messages
-from schoolbell.jobs import Batch, Chunk, Cursor, JobContext, Message, Payload
-from schoolbell.schedules import TOO_LATE, OneShot
+from schoolbell.jobs import Batch, Chunk, Cursor, JobContext, Message, Payload, one_time_schedules
+from schoolbell.jobs.one_time_schedules import TOO_LATE, OneShot
 
 ROUNDS: Final = 5
 """How often a row may change under the hands of the one who sets its schedule, before that is left for later."""
@@ -160,7 +159,7 @@ def settle(job: JobContext, kind: OneShots, causes: Mapping[UUID, str]) -> Settl
         settled.unknown |= left - rows.keys()
         settled.beyond_calendar |= {row for row, wants in rows.items() if wants.is_beyond_calendar}
         wanted = {kind.schedule_name(row): _one_shot(job, kind, row, rows.get(row), turn) for row in left}
-        failures = schedules.arrange(wanted, job.settings)
+        failures = one_time_schedules.arrange(wanted, job.settings)
         settled.failed |= {row: error for row in left if (error := failures.get(kind.schedule_name(row)))}
         arranged = {row: wants for row, wants in rows.items() if row not in settled.failed}
         left = arranged.keys() - _write_down(job, kind, arranged, causes, settled)
@@ -183,7 +182,7 @@ def follow[P: Payload](job: JobContext, batch: Batch[P], kind: OneShots, row_of:
         elif row in settled.beyond_calendar:
             batch.discard(message, f"{kind.key}: {kind.name} {row} is due in the year {LATEST.year} or later")
         elif error := settled.failed.get(row):
-            if schedules.is_throttled(error):
+            if one_time_schedules.is_throttled(error):
                 batch.snooze(message, timedelta(seconds=random.uniform(5, 60)))  # noqa: S311
             else:
                 batch.fail(message, error)

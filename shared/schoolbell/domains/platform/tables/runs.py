@@ -72,7 +72,7 @@ job_runs = Table(
 
 
 def _statistics() -> list[Column[Any]]:
-    """What is known of a job's runs in a period; see schoolbell.jobs.statistics."""
+    """What is known of a job's runs in a period; see schoolbell.operations.statistics."""
     return [
         *(_total(name) for name in ("runs", "failures", "timed_out", "items_done", "items_failed")),
         Column("seconds", Double, nullable=False, server_default=text("0")),

@@ -6,7 +6,7 @@ import pytest
 
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.jobs.client import JobClient
+from schoolbell.operations import JobClient
 from schoolbell.settings import Settings
 from tests.fakes.deployed import Aws, deploy
 

@@ -6,7 +6,7 @@ import pytest
 
 from schoolbell import aws
 from schoolbell.domains.platform.schema import audit_logs
-from schoolbell.jobs.client import InvalidExpression, JobClient, NotFound, Refused, ScheduleInfo
+from schoolbell.operations import InvalidExpression, JobClient, NotFound, Refused, ScheduleInfo
 from schoolbell.settings import Settings
 from tests.fakes.deployed import CALLED, QUEUED, RULED, SCHEDULED, Aws
 from tests.fixtures.database import Stored

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from schoolbell import aws
-from schoolbell.jobs.catalogue import ScheduleInfo, group
+from schoolbell.operations.catalogue import ScheduleInfo, group
 from schoolbell.settings import Settings
 
 # What UpdateSchedule takes; GetSchedule answers more.

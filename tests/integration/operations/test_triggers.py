@@ -14,14 +14,14 @@ from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox, triggers
 from schoolbell.jobs import Deleted, JobContext, scheduled_job
-from schoolbell.jobs.client import JobClient, NotFound, Refused, RunHandle
-from schoolbell.jobs.triggers import arrange, find
+from schoolbell.operations import JobClient, NotFound, Refused, RunHandle
+from schoolbell.operations.triggers import arrange, find
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.fakes.deployed import CALLED, DRY, PRIORITIES, QUEUED, SCHEDULED, SEVERAL, Aws
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
-from tests.integration.client.conftest import Clock
+from tests.integration.operations.conftest import Clock
 from tests.performing import Invocation, Performer
 
 HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schoolbell.jobs.expressions import InvalidExpression, Kind, parse
+from schoolbell.operations.expressions import InvalidExpression, Kind, parse
 
 BERLIN = "Europe/Berlin"
 NEW_YORK = "America/New_York"

@@ -12,16 +12,16 @@ from functions.platform.outbox_relay.app import handler as outbox_relay
 from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, outbox
-from schoolbell.jobs.client import Change, JobClient, NotFound, Refused
 from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE
 from schoolbell.jobs.messages import RECORDED_AS
+from schoolbell.operations import Change, JobClient, NotFound, Refused
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.fakes.deployed import QUEUED, SCHEDULED, Aws
 from tests.faults import crash
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored
-from tests.integration.client.conftest import Clock
+from tests.integration.operations.conftest import Clock
 from tests.performing import Performer
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)  # as the fixture `now` has it

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schoolbell.jobs.dead_letters import SILENT, UNEXPLAINED, letter_of, record_id
+from schoolbell.operations.dead_letters import SILENT, UNEXPLAINED, letter_of, record_id
 from tests.fakes.redrives import dropped_by_lambda
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)

@@ -24,9 +24,9 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from schoolbell import aws
-from schoolbell.jobs.answers import Refused
-from schoolbell.jobs.catalogue import group
-from schoolbell.schedules import expression
+from schoolbell.jobs.one_time_schedules import expression
+from schoolbell.operations.catalogue import group
+from schoolbell.operations.models import Refused
 from schoolbell.settings import Settings
 
 CANCELLED: Final = "cancelled before it began"

@@ -11,8 +11,9 @@ from sqlalchemy import delete, insert, select, text, update
 
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import job_runs, job_statistics, job_totals
-from schoolbell.jobs import runs, statistics
-from schoolbell.jobs.statistics import BOUNDS, Day, Statistics
+from schoolbell.jobs import runs
+from schoolbell.operations import statistics
+from schoolbell.operations.statistics import BOUNDS, Day, Statistics
 
 JOB = "tutoring.session-sweep"
 ENDED = datetime(2026, 3, 2, 9, 20, tzinfo=UTC)

@@ -43,13 +43,17 @@ from schoolbell import aws
 from schoolbell.database import Database, is_unavailable
 from schoolbell.domains.platform.tables.dead_letters import dead_letters
 from schoolbell.domains.platform.tables.runs import job_runs
-from schoolbell.jobs import catalogue, clocks, redrives, triggers
-from schoolbell.jobs.answers import (
+from schoolbell.jobs.one_time_schedules import TOO_LATE
+from schoolbell.jobs.outbox import Outbox
+from schoolbell.jobs.outcomes import in_one_line
+from schoolbell.operations import catalogue, redrives, schedule_control, triggers
+from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
+from schoolbell.operations.expressions import InvalidExpression, parse
+from schoolbell.operations.models import (
     Cancellation,
     Change,
     DeadLetterInfo,
     Health,
-    JobClientError,
     LogRecord,
     NotFound,
     Outcome,
@@ -59,33 +63,9 @@ from schoolbell.jobs.answers import (
     RunInfo,
     State,
 )
-from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
-from schoolbell.jobs.expressions import InvalidExpression, parse
-from schoolbell.jobs.outbox import Outbox
-from schoolbell.jobs.outcomes import in_one_line
-from schoolbell.jobs.queue_sizes import size_of
-from schoolbell.jobs.triggers import CANCELLED, Trigger
-from schoolbell.schedules import TOO_LATE
+from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.triggers import CANCELLED, Trigger
 from schoolbell.settings import Settings
-
-__all__ = [
-    "Cancellation",
-    "Change",
-    "DeadLetterInfo",
-    "Health",
-    "InvalidExpression",
-    "JobClient",
-    "JobClientError",
-    "JobInfo",
-    "LogRecord",
-    "NotFound",
-    "Outcome",
-    "QueueInfo",
-    "Refused",
-    "RunHandle",
-    "RunInfo",
-    "ScheduleInfo",
-]
 
 KNOWN_FOR: Final = timedelta(minutes=1)
 """How long a trigger trusts what AWS said about the jobs there are; schedules are asked for each time."""
@@ -332,7 +312,7 @@ class JobClient:
         }
         action = "job.resumed" if enable else "job.paused"
         with self._audited(action, job, details), ThreadPoolExecutor(catalogue.CALLS_AT_ONCE) as callers:
-            list(callers.map(lambda each: clocks.switch(each, self.settings, enable=enable), others))
+            list(callers.map(lambda each: schedule_control.switch(each, self.settings, enable=enable), others))
         if info.zones:  # platform.schedule-sync may have made another meanwhile
             self._switch(job, enable=enable)
         return Change(is_changed=True, message=f"{job} is {'resumed' if enable else 'paused'}")
@@ -362,7 +342,7 @@ class JobClient:
         before = {"expression": schedule.expression, "timezone": schedule.timezone}
         after = {"expression": read.text, "timezone": read.timezone}
         with self._audited("job.rescheduled", job, {"before": before, "after": after}):
-            clocks.change(schedule, self.settings, read.text, read.timezone)
+            schedule_control.change(schedule, self.settings, read.text, read.timezone)
         since = "from the next platform.schedule-sync on" if info.is_by_time_zone else "from now on"
         return Change(is_changed=True, message=f"{job} runs {since}: {read.in_words(info.zone_in_words)}")
 
@@ -382,7 +362,7 @@ class JobClient:
         details = {"schedule": schedule.name, "expression": schedule.expression, "timezone": schedule.timezone}
         with self._audited("job.unscheduled", job, details):
             for each in (schedule, *info.zones):
-                clocks.remove(each, self.settings)
+                schedule_control.remove(each, self.settings)
         return Change(
             is_changed=True,
             message=f"{job} has no schedule any more ({schedule.expression}, {schedule.timezone}); "

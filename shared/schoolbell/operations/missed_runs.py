@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from schoolbell.jobs.expressions import Expression
+from schoolbell.operations.expressions import Expression
 
 GRACE: Final = timedelta(minutes=5)
 """How late a schedule may be. EventBridge Scheduler is precise to a minute, and Lambda's queue takes its time."""

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schoolbell.jobs.expressions import parse
-from schoolbell.jobs.occurrences import Due, due, overdue
+from schoolbell.operations.expressions import parse
+from schoolbell.operations.missed_runs import Due, due, overdue
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)

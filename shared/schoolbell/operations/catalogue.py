@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.jobs.expressions import InvalidExpression, parse
+from schoolbell.operations.expressions import InvalidExpression, parse
 from schoolbell.settings import Settings
 
 CALLS_AT_ONCE: Final = 10
