@@ -16,17 +16,8 @@ from typing import Any, Final
 
 from local.bundle import BUILT
 from tests.packaging.runtime_api import FunctionError, RuntimeApi
-from tests.template.bundle import Job, bundle
+from tests.template.bundle import ROOT, Job, bundle
 
-# The layers by what the templates call them, as Lambda merges them into /opt.
-LAYERS: Final = {
-    "RuntimeLayer": BUILT / "RuntimeLayer",
-    "SchoolbellLayer": BUILT / "SchoolbellLayer",
-    "MigrationsLayer": BUILT / "Platform" / "MigrationsLayer",
-    "NotificationsLayer": BUILT / "Platform" / "NotificationsLayer",
-    "OperationsLayer": BUILT / "Platform" / "OperationsLayer",
-    "GoogleLayer": BUILT / "Tutoring" / "GoogleLayer",
-}
 FIND_IMPORTS: Final = Path(__file__).with_name("find_imports.py")
 RUNTIME_CLIENT: Final = ("awslambdaric", "simplejson", "snapshot-restore-py")  # with what it needs
 
@@ -38,6 +29,18 @@ sys.path[:0], sys.path[len(sys.path):] = sys.argv[2 : 2 + count], sys.argv[2 + c
 sys.argv = ["awslambdaric", os.environ["_HANDLER"]]
 runpy.run_module("awslambdaric", run_name="__main__")
 """
+
+
+def _layers() -> Iterator[tuple[str, Path]]:
+    for domain, template in bundle().templates.items():
+        folder = BUILT if domain == ROOT else BUILT / domain.capitalize()
+        for name, resource in template.source["Resources"].items():
+            if isinstance(resource, dict) and resource["Type"] == "AWS::Serverless::LayerVersion":
+                yield name, folder / name
+
+
+LAYERS: Final = dict(_layers())
+"""The layers by what the templates call them, as Lambda merges them into /opt."""
 
 
 @dataclass(frozen=True)
