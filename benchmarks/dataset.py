@@ -14,7 +14,8 @@ from sqlalchemy import BindParameter, Connection, DateTime, Integer, Table, bind
 from benchmarks.scheduled import NOW
 from local.tables import empty
 from schoolbell.database import Database
-from schoolbell.database.tables import platform, tutoring
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 
 STUDENTS_OF_A_TEACHER: Final = 50
 LESSONS_OF_A_STUDENT: Final = 30

@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.stack import RUNS, STACK, TAKEN, install_stack, line, measured_by, timed
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.jobs.statistics import read, roll_up
+from schoolbell.operations.statistics import read, roll_up
 from tests.fakes.gateway import content, payload
 from tests.performing import Invocation
 

@@ -29,7 +29,7 @@ from local.processes import free_port, stop
 from schoolbell.database import Database, DatabaseAddress
 from schoolbell.database.migrations import upgrade
 from schoolbell.jobs.runtime import Runtime, install
-from schoolbell.jobs.statistics import roll_up
+from schoolbell.operations.statistics import roll_up
 from schoolbell.settings import settings
 
 STACK: Final = "bench"

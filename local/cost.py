@@ -17,7 +17,7 @@ from rich.table import Table
 
 from local.expansion import expand_template
 from local.home import CHECKOUT
-from schoolbell.jobs import expressions
+from schoolbell.operations import expressions
 
 TEACHERS: Final = (100, 1_000, 10_000)
 PAGE: Final = CHECKOUT / "docs" / "cost.md"

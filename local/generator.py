@@ -19,7 +19,9 @@ from sqlalchemy import Table
 
 from local.tables import insert_rows
 from schoolbell.database import Database
-from schoolbell.database.tables import metadata, platform, tutoring
+from schoolbell.database.tables import all_tables
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 
 Row = dict[str, Any]
 
@@ -126,9 +128,7 @@ def load(database: Database, term: Term) -> dict[str, int]:
     """Writes a term's rows in one transaction, and returns how many each table got; what is there already stays."""
     with database.transaction() as connection:
         return {
-            table.name: insert_rows(connection, table, term.rows[table])
-            for table in metadata.sorted_tables
-            if table in term.rows
+            table.name: insert_rows(connection, table, term.rows[table]) for table in all_tables() if table in term.rows
         }
 
 
@@ -196,7 +196,7 @@ class _Author:
         self.calendar()
         self.erasures(enrolled, gone)
         self.audit()
-        ordered = {table: self.rows[table] for table in metadata.sorted_tables if table in self.rows}
+        ordered = {table: self.rows[table] for table in all_tables() if table in self.rows}
         return Term(self.now, ordered, self.just_ended)
 
     # People

@@ -6,9 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, text
 
+from schoolbell.domains import DOMAINS
+
+_DOMAINS = ", ".join(f"'{domain}'" for domain in DOMAINS)
+
 # Triggers and foreign keys stand aside for a superuser who asks for it, the ledger's guard among them. DELETE is many
 # times faster than TRUNCATE while a table is small.
-_EMPTY = text("""
+_EMPTY = text(f"""
 DO $$
 DECLARE
     emptied regclass;
@@ -17,7 +21,7 @@ BEGIN
     SET LOCAL session_replication_role = replica;
     FOR emptied IN
         SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'r' AND n.nspname IN ('platform', 'tutoring') AND c.relname <> 'alembic_version'
+        WHERE c.relkind = 'r' AND n.nspname IN ({_DOMAINS}) AND c.relname <> 'alembic_version'
           AND pg_relation_size(c.oid) > 0
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', emptied) INTO filled;
@@ -31,7 +35,7 @@ BEGIN
     SET LOCAL session_replication_role = origin;
 END
 $$
-""")
+""")  # noqa: S608 - the names of our own folders
 
 
 def empty(connection: Connection) -> None:

@@ -23,7 +23,7 @@ os.environ |= {
 
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import outbox
+from schoolbell.domains.platform.schema import outbox
 from schoolbell.jobs.message_attributes import BYTES_A_MESSAGE
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings

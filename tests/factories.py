@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, Table, insert, select
 
 from schoolbell.database import Database
-from schoolbell.database.tables import platform, tutoring
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 
 Ref = Row[Any] | UUID
 """A row, or its id."""

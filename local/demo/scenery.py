@@ -13,7 +13,7 @@ from local.demo.running import Running, count
 from local.generator import Term, load, term
 from local.progress import step
 from local.tables import empty
-from schoolbell.database.tables import tutoring
+from schoolbell.domains.tutoring import schema as tutoring
 
 TEACHERS: Final = 300
 STUDENTS: Final = 4_000

@@ -3,12 +3,11 @@
 import os
 from datetime import timedelta
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-DOMAINS: Final = ("platform", "tutoring", "school", "documents")
-"""The domains there are, of which a deployment has some. A job's name begins with its domain's."""
+from schoolbell.domains import DOMAINS
 
 
 class Settings(BaseModel):

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Row
 
 from schoolbell import aws as clients
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
 from schoolbell.settings import Settings
 from tests.browser.conftest import Site
 from tests.factories import Make

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Row
 
-from schoolbell.database.tables.tutoring import sessions, waitlist_answers
+from schoolbell.domains.tutoring.schema import sessions, waitlist_answers
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.failing import accept, refuse
 from tests.end_to_end.google import Google, Material, material

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Row
 
-from schoolbell.database.tables.tutoring import drive_file_copies
+from schoolbell.domains.tutoring.schema import drive_file_copies
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

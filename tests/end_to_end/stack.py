@@ -18,14 +18,14 @@ from local.home import CHECKOUT, Home
 from local.invocation import of_stack
 from local.stack import postgres_of
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, job_runs
-from schoolbell.database.tables.tutoring import sessions
+from schoolbell.domains.platform.schema import dead_letters, job_runs
+from schoolbell.domains.tutoring.schema import sessions
 from tests.end_to_end.waiting import eventually
 
 MESSAGES_A_CALL: Final = 10
 SENDERS: Final = 4
 DUE_SOON: Final = 120
-"""Seconds: what is due sooner gets no schedule of its own (`schoolbell.schedules.TOO_LATE`)."""
+"""Seconds: what is due sooner gets no schedule of its own (`schoolbell.jobs.one_time_schedules.TOO_LATE`)."""
 
 
 class FunctionFailed(Exception):

@@ -14,8 +14,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from local.deployment import admin_token, admin_url
 from local.emulator import endpoint
-from schoolbell.database.tables.platform import audit_logs, dead_letters
-from schoolbell.database.tables.tutoring import sessions
+from schoolbell.domains.platform.schema import audit_logs, dead_letters
+from schoolbell.domains.tutoring.schema import sessions
 from tests.browser.chromium import launch
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from schoolbell.database.tables.platform import outbox
+from schoolbell.domains.platform.schema import outbox
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from schoolbell.database.tables.tutoring import credit_ledger, sessions
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions
 from tests.end_to_end.stack import FunctionFailed, Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from local.home import CHECKOUT
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
-from schoolbell.database.tables.tutoring import sessions
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
+from schoolbell.domains.tutoring.schema import sessions
 from tests.end_to_end.begun import PATIENCE
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.stack import Stack

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schoolbell.database.tables.platform import dead_letters
-from schoolbell.database.tables.tutoring import credit_ledger, sessions
+from schoolbell.domains.platform.schema import dead_letters
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions
 from tests.end_to_end.stack import FunctionFailed, Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from schoolbell.database.tables.tutoring import credit_ledger, sessions, waitlist_answers, waitlist_entries
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions, waitlist_answers, waitlist_entries
 from tests.end_to_end.failing import REASON, accept, refused
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually

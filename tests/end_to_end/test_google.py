@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Row
 
-from schoolbell.database.tables.platform import dead_letters
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import dead_letters
+from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     drive_file_copies,
     session_calendar_sync,

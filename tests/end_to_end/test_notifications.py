@@ -6,8 +6,8 @@ from urllib.request import urlopen
 
 from sqlalchemy import Row
 
-from schoolbell.database.tables.platform import dead_letters, notifications
-from schoolbell.database.tables.tutoring import students
+from schoolbell.domains.platform.schema import dead_letters, notifications
+from schoolbell.domains.tutoring.schema import students
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.test_waitlist import Waitlist
 from tests.end_to_end.waiting import eventually

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Row
 
-from schoolbell.database.tables.platform import notifications, push_tokens
+from schoolbell.domains.platform.schema import notifications, push_tokens
 from tests.end_to_end.google import Google
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually

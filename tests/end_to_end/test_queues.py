@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from schoolbell.database.tables.tutoring import contact_log, credit_ledger, scheduled_messages, sessions
+from schoolbell.domains.tutoring.schema import contact_log, credit_ledger, scheduled_messages, sessions
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

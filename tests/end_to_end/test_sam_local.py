@@ -22,7 +22,7 @@ from local.containers import host
 from local.emulator import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, client
 from local.home import CHECKOUT, ENVIRONMENTS
 from local.processes import ends_with_parent, free_port
-from schoolbell.database.tables.platform import dead_letters
+from schoolbell.domains.platform.schema import dead_letters
 from tests.end_to_end.conftest import NAME, PARAMETERS
 from tests.end_to_end.engine import NoEngine, running_engine
 from tests.end_to_end.stack import Stack

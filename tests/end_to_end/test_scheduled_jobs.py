@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Row
 
 from local.home import CHECKOUT
-from schoolbell.database.tables.platform import audit_logs, dead_letters
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import audit_logs, dead_letters
+from schoolbell.domains.tutoring.schema import (
     content_analytics_cache,
     lifecycle_signals,
     scheduled_messages,

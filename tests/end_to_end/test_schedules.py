@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from schoolbell.database.tables.platform import outbox
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import outbox
+from schoolbell.domains.tutoring.schema import (
     contact_log,
     credit_ledger,
     scheduled_messages,

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import update
 
-from schoolbell.database.tables.platform import dead_letters, job_runs, seen_schedules, standing_alerts
+from schoolbell.domains.platform.schema import dead_letters, job_runs, seen_schedules, standing_alerts
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

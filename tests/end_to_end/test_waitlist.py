@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from schoolbell.database.tables.platform import notifications
-from schoolbell.database.tables.tutoring import waitlist_answers, waitlist_entries
+from schoolbell.domains.platform.schema import notifications
+from schoolbell.domains.tutoring.schema import waitlist_answers, waitlist_entries
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make

@@ -18,8 +18,8 @@ from functions.tutoring.scheduled_messages.app import handler as scheduled_messa
 from functions.tutoring.session_events.app import handler as session_events
 from functions.tutoring.session_sweep.app import handler as session_sweep
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import scheduled_messages as messages
-from schoolbell.database.tables.tutoring import sessions
+from schoolbell.domains.tutoring.schema import scheduled_messages as messages
+from schoolbell.domains.tutoring.schema import sessions
 from schoolbell.jobs import outbox
 from schoolbell.settings import Settings
 from tests.factories import Make

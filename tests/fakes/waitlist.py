@@ -17,7 +17,8 @@ from functions.tutoring.waitlist_expiry.app import handler as expire_offers
 from functions.tutoring.waitlist_offer.app import handler as offer_seat
 from functions.tutoring.waitlist_openings.app import handler as open_seats
 from schoolbell.database import Database
-from schoolbell.database.tables import platform, tutoring
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 from schoolbell.jobs import outbox
 from schoolbell.settings import Settings
 from tests.factories import Make

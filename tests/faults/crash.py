@@ -20,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from local.tables import empty
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables import metadata
+from schoolbell.database.tables import all_tables
 
 type Rows = list[dict[str, Any]]
 type State = dict[str, Any]
@@ -176,7 +176,7 @@ def contents(database: Database) -> dict[str, Rows]:
             str(table): [
                 dict(row) for row in connection.execute(text(f"SELECT to_jsonb(t) FROM {table} AS t")).scalars()
             ]
-            for table in metadata.sorted_tables
+            for table in all_tables()
         }
 
 
@@ -184,7 +184,7 @@ def restore(database: Database, rows: Mapping[str, Rows]) -> None:
     """Puts the rows of all tables back."""
     with database.transaction() as connection:
         empty(connection)
-        for table in metadata.sorted_tables:
+        for table in all_tables():
             if not rows[str(table)]:
                 continue
             columns = ", ".join(f'"{column.name}"' for column in table.columns if column.computed is None)
@@ -201,7 +201,7 @@ def state(database: Database, start: Mapping[str, Rows], volatile: frozenset[str
     """What the tables hold, without what may differ between two ways to the same end."""
     now = contents(database)
     compared: State = {"outside": outside}
-    for table in metadata.sorted_tables:
+    for table in all_tables():
         name = str(table)
         if name in NOT_COMPARED:
             continue

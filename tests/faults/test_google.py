@@ -12,7 +12,7 @@ from functions.tutoring.drive_copy.app import handler as drive_copy
 from functions.tutoring.drive_sync.app import handler as drive_sync
 from functions.tutoring.drive_verify.app import handler as drive_verify
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import drive_file_copies
+from schoolbell.domains.tutoring.schema import drive_file_copies
 from schoolbell.jobs.outbox import CLAIM
 from schoolbell.settings import Settings
 from tests.conftest import Queues

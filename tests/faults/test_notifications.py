@@ -12,7 +12,7 @@ from functions.platform.email_queue.app import handler as email_queue
 from functions.platform.notification_delivery.app import handler
 from functions.platform.outbox_relay.app import handler as relay
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, notifications
+from schoolbell.domains.platform.schema import dead_letters, notifications
 from schoolbell.notifications.channels import Channel
 from schoolbell.notifications.errors import Rejected
 from schoolbell.notifications.providers import Outgoing

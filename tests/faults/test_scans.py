@@ -10,7 +10,7 @@ from functions.tutoring.content_analytics import app as content_analytics
 from functions.tutoring.lifecycle_detection import app as lifecycle_detection
 from functions.tutoring.metric_alerts import app as metric_alerts
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import content_analytics_cache, lifecycle_signals, teacher_notifications
+from schoolbell.domains.tutoring.schema import content_analytics_cache, lifecycle_signals, teacher_notifications
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored

@@ -7,7 +7,7 @@ from functions.tutoring.waitlist_await.app import handler as await_answer
 from functions.tutoring.waitlist_expiry.app import handler as expire_offers
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer_seat
-from schoolbell.tutoring.waitlists import GRACE
+from schoolbell.domains.tutoring.waitlists import GRACE
 from tests.fakes.waitlist import ANSWERS, OPENINGS, WINDOW, Waitlist
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.performing import Invocation, rule_event

@@ -213,7 +213,7 @@ def every_event_is_a_dry_run_or_says_what_it_does(bundle: Bundle) -> Iterator[st
 
 
 # What reads expressions, or has people write them, says how they look.
-SHOWS_EXAMPLES = ("shared/schoolbell/jobs/expressions.py", "shared/schoolbell/cli/")
+SHOWS_EXAMPLES = ("shared/schoolbell/operations/expressions.py", "shared/schoolbell/cli/")
 
 
 @rule

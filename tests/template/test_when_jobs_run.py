@@ -2,7 +2,7 @@
 
 import pytest
 
-from schoolbell.jobs.expressions import parse
+from schoolbell.operations.expressions import parse
 from tests.template.bundle import Job, bundle
 
 WHEN = {

@@ -20,11 +20,11 @@ from schoolbell.admin.entrance import NotOurForm, admit, is_open, site_of, visit
 from schoolbell.admin.identity import Forbidden, IssuerAway, Refused
 from schoolbell.admin.problems import NoSuchThing, Refusal
 from schoolbell.database import is_unavailable
-from schoolbell.jobs.expressions import InvalidExpression
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import runtime
+from schoolbell.operations.expressions import InvalidExpression
 
 JOB = "platform.admin"
 

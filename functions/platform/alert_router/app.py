@@ -8,7 +8,7 @@ trouble that goes on, tells nobody anything new, and where one channel fails the
                                │    ▲       trigger
                                └────┘ trigger: seen once more
 
-Slack is also told of the runs of some jobs (`schoolbell.run_notices`). Nothing stands for those.
+Slack is also told of the runs of some jobs (`schoolbell.alerts.run_notices`). Nothing stands for those.
 """
 
 import re
@@ -21,14 +21,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from sqlalchemy import Connection, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schoolbell.alerting import Sender
-from schoolbell.alerting.pagerduty import pagerduty_of
-from schoolbell.alerting.slack import slack_of
 from schoolbell.alerts import Alert, Severity
-from schoolbell.database.tables.alerts import alerts
+from schoolbell.alerts.pagerduty import pagerduty_of
+from schoolbell.alerts.run_notices import RunNotice
+from schoolbell.alerts.senders import Sender
+from schoolbell.alerts.slack import slack_of
+from schoolbell.domains.platform.tables.alerts import alerts
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
-from schoolbell.run_notices import RunNotice
 from schoolbell.settings import Settings
 
 WAIT_FOR_ANOTHER = timedelta(seconds=5)

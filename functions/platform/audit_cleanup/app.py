@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
 from schoolbell.alerts import Alert, Severity, is_standing, send_alert
-from schoolbell.database.tables.audit import audit_logs
+from schoolbell.domains.platform.tables.audit import audit_logs
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
 

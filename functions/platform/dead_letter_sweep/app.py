@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from schoolbell import aws, standing_alerts
-from schoolbell.alerts import Alert, Severity
-from schoolbell.jobs import JobContext, Result, dead_letters, scheduled_job
-from schoolbell.jobs.dead_letters import SETTLED, Found
+from schoolbell import aws
+from schoolbell.alerts import Alert, Severity, open_alerts
+from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
+from schoolbell.operations import dead_letters
+from schoolbell.operations.dead_letters import SETTLED, Found
 from schoolbell.settings import Settings
 
 ALERTS: Final = "dead-letters/"
@@ -232,7 +233,7 @@ def raise_alerts(job: JobContext, looks: Sequence[Look]) -> None:
         for look in looks:
             numbers[look.job] += look.number
         wrong = [alert_of(name, number, known.get(name)) for name, number in numbers.items() if number]
-        standing_alerts.keep_in_step(job.outbox, connection, ALERTS, wrong, job.now, unknown=unknown)
+        open_alerts.keep_in_step(job.outbox, connection, ALERTS, wrong, job.now, unknown=unknown)
 
 
 def alert_of(name: str, number: int, known: Any) -> Alert:

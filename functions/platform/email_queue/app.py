@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, any_, func, or_, select, update
 
-from schoolbell.database.tables.notifications import notifications
+from schoolbell.domains.platform.tables.notifications import notifications
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.notifications import messages_for
 

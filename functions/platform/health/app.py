@@ -24,8 +24,8 @@ from schoolbell.settings import settings
 
 # What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
 if TYPE_CHECKING:
-    from schoolbell.jobs.catalogue import JobInfo
     from schoolbell.monitoring.state import QueueState, State
+    from schoolbell.operations.catalogue import JobInfo
 
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
@@ -195,7 +195,7 @@ def catalogue(on: Runtime) -> "list[JobInfo]":
     """The jobs, asked of AWS when what is known is too old."""
     asked_at, jobs = _catalogues.get(id(on.database), (0.0, []))
     if not jobs or time.monotonic() - asked_at > CATALOGUE_FOR.total_seconds():
-        from schoolbell.jobs.client import JobClient
+        from schoolbell.operations import JobClient
 
         jobs = JobClient(on.database, on.settings, clock=on.clock).jobs()
         _catalogues.clear()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func, select
 
-from schoolbell.database.tables.notifications import notifications
+from schoolbell.domains.platform.tables.notifications import notifications
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete
 
-from schoolbell.database.tables.outbox import outbox
+from schoolbell.domains.platform.tables.outbox import outbox
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.outbox import claim_oldest, deliver
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func
 
-from schoolbell.database.tables.alerts import alerts
-from schoolbell.database.tables.dead_letters import dead_letters
-from schoolbell.database.tables.runs import job_runs, triggers
+from schoolbell.domains.platform.tables.alerts import alerts
+from schoolbell.domains.platform.tables.dead_letters import dead_letters
+from schoolbell.domains.platform.tables.runs import job_runs, triggers
 from schoolbell.jobs import JobContext, Result, scheduled_job
 
 KEEP_COMPLETED = timedelta(days=30)

@@ -3,7 +3,8 @@
 * A run whose invocation ended without a word is marked as timed_out; where it had got further since it was last sent
   on, it goes on from its cursor. What it had done is not done again, and one that dies at the same spot is left there.
 * A time that passed without a run is made good, once, under its own name, as a catch-up; see
-  `schoolbell.jobs.occurrences`. Paused schedules are left alone, and so is what was due before a schedule was changed.
+  `schoolbell.operations.missed_runs`. Paused schedules are left alone, and so is what was due before a schedule was
+  changed.
 * An alert a job stands until the trouble is over. When each is raised and resolved is told in docs/runbook.md.
 """
 
@@ -15,13 +16,13 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schoolbell import standing_alerts
-from schoolbell.alerts import Alert, Severity
-from schoolbell.jobs import JobContext, Result, catalogue, occurrences, scheduled_job, statistics
-from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
-from schoolbell.jobs.expressions import Expression, InvalidExpression, parse
-from schoolbell.run_notices import tell_of_runs
-from schoolbell.standing_alerts import Standing
+from schoolbell.alerts import Alert, Severity, open_alerts
+from schoolbell.alerts.open_alerts import Standing
+from schoolbell.alerts.run_notices import tell_of_runs
+from schoolbell.jobs import JobContext, Result, scheduled_job
+from schoolbell.operations import catalogue, missed_runs, statistics
+from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
+from schoolbell.operations.expressions import Expression, InvalidExpression, parse
 
 MISSED: Final = "missed-run/"
 TIMED_OUT: Final = "timed-out-run/"
@@ -96,7 +97,7 @@ def mark_dead_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> Sequence[Row
         if told := [run.id for run in died if run.job in job.settings.slack_runs]:
             tell_of_runs(job.outbox, connection, told)
         wrong = [*_still_wrong(connection, TIMED_OUT, _COMPLETED_SINCE), *(_dead(run, jobs, job.now) for run in died)]
-        standing_alerts.keep_in_step(job.outbox, connection, TIMED_OUT, wrong, job.now)
+        open_alerts.keep_in_step(job.outbox, connection, TIMED_OUT, wrong, job.now)
     return died
 
 
@@ -197,7 +198,7 @@ def make_good_what_was_missed(job: JobContext, jobs: Mapping[str, JobInfo]) -> l
                 _fire(job, connection, each.clock, at)
         wrong = {alert.key: alert for alert in _still_missed(connection, looked)}
         wrong |= {f"{MISSED}{each.clock.job}": _silent(each) for each in missed if each.missed}
-        standing_alerts.keep_in_step(job.outbox, connection, MISSED, [*wrong.values()], job.now)
+        open_alerts.keep_in_step(job.outbox, connection, MISSED, [*wrong.values()], job.now)
     return missed
 
 
@@ -228,7 +229,7 @@ def _look(connection: Connection, clocks: Mapping[str, Clock], now: datetime) ->
         {"name": name, "shape": clock.shape, "is_interval": clock.expression.interval is not None}
         for name, clock in clocks.items()
     ]
-    values = {"given": given, "now": now, "checked_to": occurrences.checked_to(now)}
+    values = {"given": given, "now": now, "checked_to": missed_runs.checked_to(now)}
     rows = connection.execute(_LOOK, values)
     looked = [Look(clocks[row.name], _since(clocks[row.name], row.checked_to), row.has_changed) for row in rows]
     return [look for look in looked if look.clock.schedule.enabled]
@@ -266,7 +267,7 @@ _LOOK = text(
 
 def _missed_times(connection: Connection, looked: Sequence[Look], now: datetime) -> Iterator[Missed]:
     """The times of `cron()` and `at()` that have no run."""
-    due = {look.clock.schedule.name: occurrences.due(look.clock.expression, look.checked_to, now) for look in looked}
+    due = {look.clock.schedule.name: missed_runs.due(look.clock.expression, look.checked_to, now) for look in looked}
     given = [
         {
             "name": look.clock.schedule.name,
@@ -282,7 +283,7 @@ def _missed_times(connection: Connection, looked: Sequence[Look], now: datetime)
         name = look.clock.schedule.name
         silent = [each for each in due[name] if (name, each.at) in without]
         if silent:
-            fired = [each.at for each in silent[-occurrences.MADE_GOOD_AT_MOST :]]
+            fired = [each.at for each in silent[-missed_runs.MADE_GOOD_AT_MOST :]]
             yield Missed(look.clock, [each.at for each in silent if not each.is_left_out], fired)
 
 
@@ -308,7 +309,7 @@ def _missed_intervals(connection: Connection, looked: Sequence[Look], now: datet
     for look in intervals:
         clock = look.clock
         last = max(look.checked_to, rung.get((clock.job, clock.time_zone)) or look.checked_to)
-        at = occurrences.overdue(clock.expression.interval or timedelta(days=1), last, now)
+        at = missed_runs.overdue(clock.expression.interval or timedelta(days=1), last, now)
         if at:
             yield Missed(clock, [at], [at])
 
@@ -393,8 +394,8 @@ def warn_of_slow_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> int:
         worst = connection.execute(_SLOW, values).all()
         wrong = [_slow(run) for run in worst if run.is_near or run.is_unusual]
         over = {f"{SLOW}{run.job}" for run in worst if run.has_ended}
-        unknown = standing_alerts.standing(connection, SLOW).keys() - over
-        standing_alerts.keep_in_step(job.outbox, connection, SLOW, wrong, job.now, unknown=unknown)
+        unknown = open_alerts.standing(connection, SLOW).keys() - over
+        open_alerts.keep_in_step(job.outbox, connection, SLOW, wrong, job.now, unknown=unknown)
     return len(wrong)
 
 
@@ -437,7 +438,7 @@ _SLOW = text(
 
 def _still_wrong(connection: Connection, prefix: str, is_over: Any) -> Iterator[Alert]:
     """The alerts of a kind that stand and of which a query does not say that they are over, as they were told."""
-    told = standing_alerts.standing(connection, prefix)
+    told = open_alerts.standing(connection, prefix)
     given = [_as_json(alert) for alert in told.values()]
     over = set(connection.execute(is_over, {"standing": given}).scalars()) if given else set()
     for key, alert in told.items():

@@ -18,9 +18,10 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schoolbell import aws, standing_alerts
-from schoolbell.alerts import Alert, Severity
-from schoolbell.jobs import JobContext, Result, catalogue, scheduled_job
+from schoolbell import aws
+from schoolbell.alerts import Alert, Severity, open_alerts
+from schoolbell.jobs import JobContext, Result, scheduled_job
+from schoolbell.operations import catalogue
 from schoolbell.settings import Settings
 
 ALERTS: Final = "schedule-sync/"
@@ -250,7 +251,7 @@ def settle(job: JobContext, planned: Sequence[Zone], outcomes: Sequence[Done | E
         if deleted:
             connection.execute(_STRIKE_OUT, {"deleted": deleted})
         wrong = [_lacking(name, zones) for name, zones in failed.items()]
-        standing_alerts.keep_in_step(job.outbox, connection, ALERTS, wrong, job.now)
+        open_alerts.keep_in_step(job.outbox, connection, ALERTS, wrong, job.now)
 
 
 def _lacking(name: str, zones: Sequence[str]) -> Alert:

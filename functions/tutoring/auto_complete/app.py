@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
+from schoolbell.domains.tutoring import sessions
+from schoolbell.domains.tutoring.one_shots import SESSION_ENDS, put_off
 from schoolbell.jobs import Batch, JobContext, Payload, Result, batch_job
-from schoolbell.tutoring import sessions
-from schoolbell.tutoring.one_shots import SESSION_ENDS, put_off
 
 
 class SessionDue(Payload):

@@ -21,13 +21,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row, text
 
 from schoolbell import aws
-from schoolbell.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
-from schoolbell.google.errors import GoogleError, NeverWorks, NotNow, Revoked
+from schoolbell.domains.tutoring.calendar_connections import GoogleAccount, mark_revoked
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
+from schoolbell.gateways.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
+from schoolbell.gateways.google.errors import GoogleError, NeverWorks, NotNow, Revoked
 from schoolbell.jobs import JobContext, JobError, Result, scheduled_job
 from schoolbell.resilience.backoff import Backoff
 from schoolbell.resilience.errors import CircuitOpen, NoBudget
-from schoolbell.tutoring.calendar_connections import GoogleAccount, mark_revoked
-from schoolbell.tutoring.teacher_notifications import email_teachers
 
 BATCH = 20  # source 000: "Processes batch of 20 pending session_calendar_sync records"
 ATTEMPTS = 8

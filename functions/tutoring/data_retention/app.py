@@ -43,20 +43,20 @@ from sqlalchemy import (
 )
 
 from schoolbell.alerts import Alert, Severity, send_alert
-from schoolbell.database.tables.audit import audit_logs
-from schoolbell.database.tables.lessons import sessions
-from schoolbell.database.tables.messages import contact_log, scheduled_messages
-from schoolbell.database.tables.people import (
+from schoolbell.domains.platform.tables.audit import audit_logs
+from schoolbell.domains.tutoring import erasure
+from schoolbell.domains.tutoring.tables.lessons import sessions
+from schoolbell.domains.tutoring.tables.messages import contact_log, scheduled_messages
+from schoolbell.domains.tutoring.tables.people import (
     RETENTION_DEFAULTS,
     erasure_requests,
     retention_settings,
     students,
     teachers,
 )
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count_alert
-from schoolbell.tutoring import erasure
-from schoolbell.tutoring.teacher_notifications import email_teachers
 
 STUDENTS_A_CHUNK: Final = 1_000
 ROWS_A_CHUNK: Final = 5_000

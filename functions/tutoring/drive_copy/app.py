@@ -15,11 +15,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from schoolbell.google.drive import Drive, drive_of
-from schoolbell.google.errors import NeverWorks, Revoked, Throttled
+from schoolbell.domains.tutoring.calendar_connections import (
+    GoogleAccount,
+    active_account,
+    has_ever_connected,
+    mark_revoked,
+)
+from schoolbell.gateways.google.drive import Drive, drive_of
+from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
-from schoolbell.tutoring.calendar_connections import GoogleAccount, active_account, has_ever_connected, mark_revoked
 
 LEASE = timedelta(minutes=5)
 """Longer than an invocation lasts, and shorter than a message that was being handled stays invisible."""

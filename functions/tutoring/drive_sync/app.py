@@ -2,8 +2,8 @@
 
 from sqlalchemy import Text, cast, exists, func, literal, select
 
-from schoolbell.database.tables.google import calendar_connections, drive_file_copies, drive_resources
-from schoolbell.database.tables.people import teachers
+from schoolbell.domains.tutoring.tables.google import calendar_connections, drive_file_copies, drive_resources
+from schoolbell.domains.tutoring.tables.people import teachers
 from schoolbell.jobs import JobContext, Result, scheduled_job
 
 LIVING = ("copied", "trashed")

@@ -16,11 +16,11 @@ from uuid import UUID
 from pydantic import AwareDatetime
 from sqlalchemy import Connection, text
 
-from schoolbell.google.drive import Drive, FileState, drive_of
-from schoolbell.google.errors import NeverWorks, Revoked, Throttled
+from schoolbell.domains.tutoring.calendar_connections import active_account, mark_revoked
+from schoolbell.gateways.google.drive import Drive, FileState, drive_of
+from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
-from schoolbell.tutoring.calendar_connections import active_account, mark_revoked
 
 AFTER_THROTTLED = timedelta(seconds=30)
 ENOUGH_TIME = timedelta(seconds=60)

@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from schoolbell.database.tables.people import RETENTION_DEFAULTS
+from schoolbell.domains.tutoring.tables.people import RETENTION_DEFAULTS
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
-from schoolbell.tutoring.teacher_notifications import email_teachers
 
 STUDENTS_A_CHUNK: Final = 50_000
 DEFAULTS: Final = {

@@ -3,8 +3,8 @@
 from typing import Literal
 from uuid import UUID
 
+from schoolbell.domains.tutoring.one_shots import MESSAGES, follow
 from schoolbell.jobs import Batch, JobContext, Payload, Result, batch_job
-from schoolbell.tutoring.one_shots import MESSAGES, follow
 
 
 class MessageEvent(Payload):

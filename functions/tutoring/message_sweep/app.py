@@ -5,9 +5,9 @@ Every 15 minutes and after each deployment (source 000: overdue messages are rec
 
 from sqlalchemy import Connection
 
+from schoolbell.domains.tutoring import messages
+from schoolbell.domains.tutoring.one_shots import MESSAGES, ask_for_schedules, overdue
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
-from schoolbell.tutoring import messages
-from schoolbell.tutoring.one_shots import MESSAGES, ask_for_schedules, overdue
 
 
 class Swept(Result):

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, DateTime, bindparam, text
 
+from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
-from schoolbell.tutoring.teacher_notifications import email_teachers
 
 RULES_A_CHUNK: Final = 2_000
 FEWEST_LESSONS: Final = 5

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
+from schoolbell.domains.tutoring import messages
+from schoolbell.domains.tutoring.one_shots import MESSAGES, put_off
 from schoolbell.jobs import Batch, JobContext, Payload, Result, batch_job
-from schoolbell.tutoring import messages
-from schoolbell.tutoring.one_shots import MESSAGES, put_off
 
 
 class MessageDue(Payload):

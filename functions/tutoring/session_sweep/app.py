@@ -2,9 +2,9 @@
 
 from sqlalchemy import Connection
 
+from schoolbell.domains.tutoring import sessions
+from schoolbell.domains.tutoring.one_shots import SESSION_ENDS, ask_for_schedules, overdue
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
-from schoolbell.tutoring import sessions
-from schoolbell.tutoring.one_shots import SESSION_ENDS, ask_for_schedules, overdue
 
 
 class Swept(Result):

@@ -7,10 +7,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from schoolbell.database.tables.audit import audit_logs
-from schoolbell.database.tables.waitlists import waitlist_answers, waitlist_entries, waitlist_seats
+from schoolbell.domains.platform.tables.audit import audit_logs
+from schoolbell.domains.tutoring.tables.waitlists import waitlist_answers, waitlist_entries, waitlist_seats
+from schoolbell.domains.tutoring.waitlists import GRACE, OPENINGS, lock_seat, source_of, wake
 from schoolbell.jobs import Batch, Discard, JobContext, Message, Payload, Result, batch_job
-from schoolbell.tutoring.waitlists import GRACE, OPENINGS, lock_seat, source_of, wake
 
 type Outcome = Literal["accepted", "declined", "repeated", "refused"]
 

@@ -5,9 +5,9 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import update
 
-from schoolbell.database.tables.waitlists import waitlist_entries
+from schoolbell.domains.tutoring.tables.waitlists import waitlist_entries
+from schoolbell.domains.tutoring.waitlists import wake
 from schoolbell.jobs import JobContext, Payload, Result, task_job
-from schoolbell.tutoring.waitlists import wake
 
 
 class AwaitAnswer(Payload):

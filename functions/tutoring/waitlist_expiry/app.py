@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from schoolbell.domains.tutoring.waitlists import MOST_SEATS, OPENINGS
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
-from schoolbell.tutoring.waitlists import MOST_SEATS, OPENINGS
 
 CHUNK = 5_000
 

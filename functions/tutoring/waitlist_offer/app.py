@@ -8,12 +8,12 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import Connection, Row, func, select, update
 
-from schoolbell.database.tables.people import students
-from schoolbell.database.tables.waitlists import waitlist_entries, waitlist_seats, waitlists
+from schoolbell.domains.tutoring.tables.people import students
+from schoolbell.domains.tutoring.tables.waitlists import waitlist_entries, waitlist_seats, waitlists
+from schoolbell.domains.tutoring.waitlists import GRACE, OPENINGS, lock_seat
 from schoolbell.jobs import JobContext, Payload, Result, task_job
 from schoolbell.notifications import Notification, Priority, notify
 from schoolbell.notifications.channels import Channel
-from schoolbell.tutoring.waitlists import GRACE, OPENINGS, lock_seat
 
 SLACK = timedelta(seconds=2)
 """The machine waits for so much longer than the offer stands, so that it is surely over when the machine looks."""

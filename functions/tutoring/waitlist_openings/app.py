@@ -12,9 +12,9 @@ from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell import aws
-from schoolbell.database.tables.waitlists import waitlists
+from schoolbell.domains.tutoring.tables.waitlists import waitlists
+from schoolbell.domains.tutoring.waitlists import CASCADE, GRACE, MOST_SEATS, source_of
 from schoolbell.jobs import Batch, JobContext, Message, Payload, Result, batch_job
-from schoolbell.tutoring.waitlists import CASCADE, GRACE, MOST_SEATS, source_of
 
 SEATS_AN_EXECUTION = 20
 """How many seats an execution offers at the same time; more are split. Step Functions runs up to 40 at once in a Map,

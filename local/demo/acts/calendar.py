@@ -7,7 +7,7 @@ from local.demo.acts.drive import wait_for_probe
 from local.demo.display import Act
 from local.demo.running import Running, count
 from local.generator import Term
-from schoolbell.google.calendar import event_id
+from schoolbell.gateways.google.calendar import event_id
 
 TITLE: Final = "A calendar sync whose circuit opens and closes"
 JOB: Final = "tutoring.calendar-sync"

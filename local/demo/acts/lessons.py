@@ -9,7 +9,7 @@ from local.demo.acts.dead_letters import COMPANIONS
 from local.demo.display import Act
 from local.demo.running import Running, array, count
 from local.generator import Term
-from schoolbell.database.tables import tutoring
+from schoolbell.domains.tutoring import schema as tutoring
 
 TITLE: Final = "Lessons that ended on the hour"
 JOB: Final = "tutoring.auto-complete"

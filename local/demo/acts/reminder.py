@@ -9,8 +9,8 @@ from local.demo.display import Act
 from local.demo.running import Running
 from local.generator import Term
 from local.tables import insert_rows
-from schoolbell.database.tables import tutoring
-from schoolbell.schedules import expression
+from schoolbell.domains.tutoring import schema as tutoring
+from schoolbell.jobs.one_time_schedules import expression
 
 TITLE: Final = "A reminder goes off"
 EVENTS: Final = "tutoring.message-events"

@@ -8,8 +8,8 @@ from sqlalchemy import Table
 from local.demo.display import Act
 from local.demo.running import Running, array, count
 from local.generator import Term
-from schoolbell.database.tables import metadata
-from schoolbell.database.tables.platform import notifications
+from schoolbell.database.tables import all_tables
+from schoolbell.domains.platform.schema import notifications
 
 TITLE: Final = "What data retention would erase: a dry run"
 JOB: Final = "tutoring.data-retention"
@@ -84,7 +84,7 @@ def fingerprints(running: Running) -> dict[str, str]:
     """A digest of every row of every table, but for bookkeeping."""
     return {
         table.fullname: running.row(_FINGERPRINT.format(table=table.fullname), moving=array(moving(table)))[0]
-        for table in metadata.sorted_tables
+        for table in all_tables()
         if table.name not in BOOKKEEPING
     }
 

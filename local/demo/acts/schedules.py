@@ -9,8 +9,8 @@ from local.demo.display import Act
 from local.demo.running import Running, array
 from local.generator import Term
 from local.tables import insert_rows
-from schoolbell.database.tables import tutoring
-from schoolbell.schedules import TOO_LATE, expression
+from schoolbell.domains.tutoring import schema as tutoring
+from schoolbell.jobs.one_time_schedules import TOO_LATE, expression
 
 TITLE: Final = "A lesson moved, one cancelled, twelve that end in two minutes"
 EVENTS: Final = "tutoring.session-events"

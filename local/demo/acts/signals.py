@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from local.demo.display import Act
 from local.demo.running import Running
 from local.generator import Term
-from schoolbell.database.tables.tutoring import RETENTION_DEFAULTS
+from schoolbell.domains.tutoring.schema import RETENTION_DEFAULTS
 
 TITLE: Final = "The morning's signals"
 JOB: Final = "tutoring.lifecycle-detection"

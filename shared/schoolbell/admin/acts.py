@@ -11,7 +11,7 @@ from schoolbell.admin.models import Done, Preview, Reschedule, Trigger, Triggere
 from schoolbell.admin.problems import NoSuchThing, Refusal
 
 if TYPE_CHECKING:
-    from schoolbell.jobs.client import Change, JobClient
+    from schoolbell.operations import Change, JobClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _done(act: "Callable[[], Change]") -> Done:
 
 @contextmanager
 def _in_words() -> Iterator[None]:
-    from schoolbell.jobs.answers import NotFound, Refused
+    from schoolbell.operations.models import NotFound, Refused
 
     try:
         yield

@@ -11,14 +11,14 @@ from typing import Final
 from schoolbell import aws
 from schoolbell.admin import history
 from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Problem, Queue, Schedule, Severity
+from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
-from schoolbell.jobs import statistics
-from schoolbell.jobs.catalogue import JobInfo, ScheduleInfo
-from schoolbell.jobs.queue_sizes import size_of
-from schoolbell.jobs.statistics import Day as RunsOfDay
-from schoolbell.jobs.statistics import Statistics
+from schoolbell.operations import statistics
+from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
+from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.statistics import Day as RunsOfDay
+from schoolbell.operations.statistics import Statistics
 from schoolbell.settings import Settings
-from schoolbell.wording import counted, duration
 
 DAYS: Final = 30
 BACKLOG: Final = 1_000

@@ -18,14 +18,14 @@ from schoolbell.admin.models import Job, LetterInFull, LogLine, Month, Preview, 
 from schoolbell.admin.problems import NoSuchThing
 from schoolbell.aws import error_code
 from schoolbell.database import Database
-from schoolbell.https import shared_http
-from schoolbell.jobs.catalogue import JobInfo, listed
-from schoolbell.jobs.expressions import InvalidExpression, parse
+from schoolbell.gateways.https import shared_http
 from schoolbell.jobs.runtime import Runtime
+from schoolbell.operations.catalogue import JobInfo, listed
+from schoolbell.operations.expressions import InvalidExpression, parse
 from schoolbell.settings import Settings
 
 if TYPE_CHECKING:
-    from schoolbell.jobs.client import JobClient
+    from schoolbell.operations import JobClient
 
 NEXT_TIMES: Final = 5
 LINES: Final = 200
@@ -51,7 +51,7 @@ class Desk:
     @property
     def client(self) -> "JobClient":
         """What acts on jobs and reads their logs; imported for that, since most requests only look at the list."""
-        from schoolbell.jobs.client import JobClient
+        from schoolbell.operations import JobClient
 
         return JobClient(self.database, self.settings, clock=self.clock)
 

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell.admin.models import DeadLetters, LastRun, Letter, LetterInFull, Letters, Run, RunInFull, Runs, RunStatus
 from schoolbell.admin.problems import NoSuchThing
-from schoolbell.database.tables.dead_letters import dead_letters
-from schoolbell.database.tables.runs import job_runs
+from schoolbell.domains.platform.tables.dead_letters import dead_letters
+from schoolbell.domains.platform.tables.runs import job_runs
 
 ROWS_A_PAGE: Final = 25
 NO_MORE: Final = 200

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schoolbell.https import Http, NoAnswer, checked_url
+from schoolbell.gateways.https import Http, NoAnswer, checked_url
 
 if TYPE_CHECKING:
     from jwt import PyJWK

@@ -23,8 +23,8 @@ from schoolbell.admin.desk import Desk
 from schoolbell.admin.login import HOME, Site, form_token
 from schoolbell.admin.models import Done, Job, Reschedule, Trigger, Triggered
 from schoolbell.admin.problems import NoSuchThing, Refusal
-from schoolbell.jobs.expressions import InvalidExpression
 from schoolbell.jobs.outcomes import in_one_line
+from schoolbell.operations.expressions import InvalidExpression
 
 router = Router()  # type: ignore[no-untyped-call]
 """Its context holds `desk`, `acts` and `visit`."""

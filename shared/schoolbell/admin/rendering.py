@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
-from schoolbell import wording
 from schoolbell.admin.models import Job, Month, Run
+from schoolbell.alerts import wording
 
 if TYPE_CHECKING:
     from jinja2 import Environment

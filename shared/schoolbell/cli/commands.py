@@ -1,4 +1,4 @@
-"""The commands of `schoolbell`. Each does what `schoolbell.jobs.client` does, and says it to a person or a program."""
+"""The commands of `schoolbell`. Each does what the job client does, and says it to a person or a program."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from schoolbell.cli import showing
 from schoolbell.cli.connecting import Exit, connected
-from schoolbell.jobs.client import Change, JobClient, Outcome, Refused, RunHandle
-from schoolbell.jobs.expressions import parse
+from schoolbell.operations import Change, JobClient, Outcome, Refused, RunHandle
+from schoolbell.operations.expressions import parse
 
 HELP = """
 The jobs of a Schoolbell stack: see them, run them, pause them, change when they run, put right what failed.

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from schoolbell import aws
 from schoolbell.database import Database, DatabaseAddress, is_unavailable
-from schoolbell.jobs.client import InvalidExpression, JobClient, NotFound, Refused
 from schoolbell.jobs.outcomes import in_one_line
+from schoolbell.operations import InvalidExpression, JobClient, NotFound, Refused
 from schoolbell.settings import Settings
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)

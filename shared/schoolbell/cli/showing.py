@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from schoolbell.jobs.client import (
+from schoolbell.operations import (
     Change,
     DeadLetterInfo,
     Health,
@@ -23,7 +23,7 @@ from schoolbell.jobs.client import (
     QueueInfo,
     RunInfo,
 )
-from schoolbell.jobs.triggers import CANCELLED
+from schoolbell.operations.triggers import CANCELLED
 
 STATES = {
     "completed": "[green]✓ completed[/]",

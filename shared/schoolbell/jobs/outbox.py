@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.outbox import outbox
+from schoolbell.domains.platform.tables.outbox import outbox
 from schoolbell.jobs.message_attributes import FIRST_ID, OUTBOX_ID, Attributes, as_attribute, size_of, that_fit
 from schoolbell.settings import Settings
 

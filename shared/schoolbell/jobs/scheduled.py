@@ -40,7 +40,7 @@ class _Occurrence(BaseModel):
 
 
 class _Named(BaseModel):
-    """The run that `schoolbell.jobs.client` asks for; beside it stands what a manual run may bring."""
+    """The run that `schoolbell.operations.client` asks for; beside it stands what a manual run may bring."""
 
     model_config = ConfigDict(extra="forbid")
     id: UUID
@@ -220,7 +220,7 @@ class ScheduledJob:
     def _tell(self, on: Runtime, outbox: Outbox, connection: Connection, run: UUID) -> None:
         """Has Slack told how the run stands now, if it is to know of this job's runs."""
         if self.name in on.settings.slack_runs:
-            from schoolbell.run_notices import tell_of_runs  # of no use to the other jobs
+            from schoolbell.alerts.run_notices import tell_of_runs  # of no use to the other jobs
 
             tell_of_runs(outbox, connection, [run])
 

@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from schoolbell.jobs.statistics import BOUNDS, Statistics
 from schoolbell.monitoring.state import State
+from schoolbell.operations.statistics import BOUNDS, Statistics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 NOTHING: Final = Statistics()

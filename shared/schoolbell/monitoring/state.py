@@ -11,10 +11,10 @@ from sqlalchemy import Connection, text
 
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.jobs import statistics
-from schoolbell.jobs.catalogue import JobInfo
-from schoolbell.jobs.queue_sizes import QueueSize, size_of
-from schoolbell.jobs.statistics import Statistics
+from schoolbell.operations import statistics
+from schoolbell.operations.catalogue import JobInfo
+from schoolbell.operations.queue_sizes import QueueSize, size_of
+from schoolbell.operations.statistics import Statistics
 from schoolbell.settings import Settings
 
 CALLS_AT_ONCE: Final = 20

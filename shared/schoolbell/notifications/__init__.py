@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from schoolbell.database.tables.notifications import notifications
+from schoolbell.domains.platform.tables.notifications import notifications
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.notifications.channels import Channel
 

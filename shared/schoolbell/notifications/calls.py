@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schoolbell.https import Answer, Http, NoAnswer, NoConnection, PooledHttp, retry_after
+from schoolbell.gateways.https import Answer, Http, NoAnswer, NoConnection, PooledHttp, retry_after
 from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.secrets import Key, Secret
 

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 
 from schoolbell import aws
 from schoolbell.database import Database, DatabaseAddress
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
 from schoolbell.jobs import Batch, Discard, JobContext, Payload, Result, Snooze, batch_job, queue_job
 from schoolbell.jobs.outcomes import InvalidEvent
 from schoolbell.jobs.runtime import install

@@ -13,7 +13,7 @@ from sqlalchemy import event as events
 from sqlalchemy.exc import DBAPIError
 
 from schoolbell.database import Database, DatabaseAddress
-from schoolbell.database.tables.platform import audit_logs, job_runs, leases, outbox
+from schoolbell.domains.platform.schema import audit_logs, job_runs, leases, outbox
 from schoolbell.jobs import Chunk, Cursor, Deleted, Discard, JobContext, Payload, Result, scheduled_job
 from schoolbell.jobs.outbox import Outgoing
 from schoolbell.jobs.outcomes import InvalidEvent, JobFailed

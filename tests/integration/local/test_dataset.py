@@ -6,22 +6,24 @@ from sqlalchemy import func, select, text
 
 from benchmarks.dataset import LESSONS_OF_A_STUDENT, fill
 from schoolbell.database import Database
-from schoolbell.database.tables import metadata, tutoring
+from schoolbell.database.tables import all_tables
+from schoolbell.domains import DOMAINS
+from schoolbell.domains.tutoring import schema as tutoring
 from tests.fixtures.database import Stored
 
 STUDENTS = 300
 
 KEYS_AND_INDEXES = text("""
 SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-WHERE connamespace IN ('platform'::regnamespace, 'tutoring'::regnamespace)
+WHERE connamespace::regnamespace::text = ANY(:domains)
 UNION ALL
-SELECT schemaname || '.' || tablename, indexname, indexdef FROM pg_indexes WHERE schemaname IN ('platform', 'tutoring')
+SELECT schemaname || '.' || tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = ANY(:domains)
 """)
 
 
 def schema(database: Database) -> set[tuple[str, ...]]:
     with database.transaction() as connection:
-        return {tuple(row) for row in connection.execute(KEYS_AND_INDEXES)}
+        return {tuple(row) for row in connection.execute(KEYS_AND_INDEXES, {"domains": list(DOMAINS)})}
 
 
 def test_a_filled_database_has_the_keys_and_indexes_that_it_had(database: Database, now: datetime) -> None:
@@ -40,7 +42,7 @@ def test_filling_again_replaces_what_is_there(database: Database, stored: Stored
 def test_every_foreign_key_is_kept(database: Database, now: datetime) -> None:
     fill(database, STUDENTS, now)
     with database.transaction() as connection:
-        for table in metadata.sorted_tables:
+        for table in all_tables():
             for key in table.foreign_keys:
                 orphans = select(func.count()).where(
                     key.parent.is_not(None),

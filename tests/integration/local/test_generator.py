@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from local.generator import Term, load, term
 from schoolbell.database import Database
-from schoolbell.database.tables import tutoring
+from schoolbell.domains.tutoring import schema as tutoring
 
 NOW = datetime(2026, 3, 2, 10, 7, tzinfo=UTC)
 LAST_HOUR = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)

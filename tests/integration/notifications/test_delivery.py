@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from functions.platform.notification_delivery import app
 from local.sandbox import keys
-from schoolbell.database.tables.platform import notifications, push_tokens
+from schoolbell.domains.platform.schema import notifications, push_tokens
 from schoolbell.resilience.circuit import forget_circuits
 from schoolbell.settings import Settings
 from tests.conftest import Queues

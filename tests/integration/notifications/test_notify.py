@@ -10,7 +10,7 @@ from sqlalchemy import Row, event, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import notifications, outbox
+from schoolbell.domains.platform.schema import notifications, outbox
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.notifications import Notification, Priority, notify, notify_from
 from schoolbell.notifications.channels import Channel

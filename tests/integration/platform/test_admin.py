@@ -14,9 +14,9 @@ from local.sandbox import oidc
 from schoolbell import aws as clients
 from schoolbell.admin.catalogue import queues_of
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, dead_letters, job_runs
-from schoolbell.jobs.catalogue import listed
+from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs
 from schoolbell.jobs.runtime import Runtime, install
+from schoolbell.operations.catalogue import listed
 from schoolbell.settings import Settings
 from schoolbell.settings import settings as settings_of_environment
 from tests.factories import Make

@@ -14,7 +14,7 @@ from functions.platform.alert_router.app import Channel, Notice, handler, owes
 from schoolbell import aws as clients
 from schoolbell.alerts import Severity
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import alerts, dead_letters, outbox
+from schoolbell.domains.platform.schema import alerts, dead_letters, outbox
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.faults.crash import Crashing, assert_crash_safe

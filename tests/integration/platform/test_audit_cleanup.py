@@ -15,7 +15,7 @@ from functions.platform.audit_cleanup import app
 from functions.platform.audit_cleanup.app import handler, months_before
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import alerts, audit_logs
+from schoolbell.domains.platform.schema import alerts, audit_logs
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.settings import Settings
 from tests.factories import Make

@@ -14,7 +14,7 @@ from functions.platform.dead_letter_sweep import app
 from functions.platform.dead_letter_sweep.app import handler as sweep
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, outbox, standing_alerts
+from schoolbell.domains.platform.schema import dead_letters, outbox, standing_alerts
 from schoolbell.jobs import Discard, JobContext, Payload, queue_job
 from schoolbell.settings import Settings
 from tests.conftest import ACCOUNT, Queues

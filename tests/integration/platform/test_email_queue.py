@@ -10,7 +10,7 @@ import pytest
 from functions.platform.email_queue import app
 from functions.platform.email_queue.app import LEFT_BEHIND, handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import notifications
+from schoolbell.domains.platform.schema import notifications
 from tests.conftest import Queues
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe

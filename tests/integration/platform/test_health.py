@@ -18,9 +18,9 @@ from functions.platform.health import app
 from functions.platform.health.app import Token, handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import alerts
-from schoolbell.jobs import statistics
+from schoolbell.domains.platform.schema import alerts
 from schoolbell.jobs.runtime import Runtime, install
+from schoolbell.operations import statistics
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.fakes.deployed import QUEUED, RULED, SCHEDULED, deploy

@@ -15,12 +15,14 @@ from local.postgres import Postgres
 from schoolbell.database import Database
 from schoolbell.database.connection import sql_state
 from schoolbell.database.migrations import SCHEMA, Upgrade, generate, revision, upgrade
-from schoolbell.database.tables import metadata, personal_columns, platform, student_columns, tutoring
+from schoolbell.database.tables import metadata, personal_columns, student_columns
+from schoolbell.domains import DOMAINS
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 from tests.factories import Make
 from tests.fixtures.database import open_database
 
 HEAD = "0005"
-SCHEMAS = ("platform", "tutoring")
 RESTRICT_VIOLATION = "23001"
 
 # What the catalogue says about everything in our schemas, in PostgreSQL's own words: alembic compares neither CHECK
@@ -28,7 +30,7 @@ RESTRICT_VIOLATION = "23001"
 CATALOGUE = text("""
 WITH ours AS (
     SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname IN ('platform', 'tutoring') AND c.relname NOT LIKE 'alembic_version%' AND c.relkind <> 'v'
+    WHERE n.nspname = ANY(:domains) AND c.relname NOT LIKE 'alembic_version%' AND c.relkind <> 'v'
 )
 SELECT name, 'constraint', conname, pg_get_constraintdef(k.oid) FROM ours JOIN pg_constraint k ON k.conrelid = ours.oid
 UNION ALL
@@ -54,8 +56,8 @@ def declared(postgres: Postgres) -> Iterator[Database]:
     """A database whose tables are made straight from the declarations."""
     for database in _made(postgres, "declared"):
         with database.transaction() as connection:
-            for schema in SCHEMAS:
-                connection.execute(text(f"CREATE SCHEMA {schema}"))
+            for domain in DOMAINS:
+                connection.execute(text(f"CREATE SCHEMA {domain}"))
             metadata.create_all(connection)
         yield database
 
@@ -88,7 +90,7 @@ def test_an_empty_database_gets_every_declared_table(scratch: Database) -> None:
                 "SELECT table_schema || '.' || table_name FROM information_schema.tables"
                 " WHERE table_schema = ANY(:s) AND table_type = 'BASE TABLE'"
             ),
-            {"s": list(SCHEMAS)},
+            {"s": list(DOMAINS)},
         ).scalars()
         assert set(found) == {*metadata.tables, f"{SCHEMA}.alembic_version"}
 
@@ -108,7 +110,7 @@ def test_migrations_make_what_is_declared_in_the_eyes_of_alembic(migrated: str) 
             connection,
             opts={
                 "include_schemas": True,
-                "include_name": lambda name, kind, _: kind != "schema" or name in SCHEMAS,
+                "include_name": lambda name, kind, _: kind != "schema" or name in DOMAINS,
                 "version_table_schema": SCHEMA,
             },
         )
@@ -119,7 +121,9 @@ def test_migrations_make_what_is_declared_in_the_eyes_of_alembic(migrated: str) 
 def test_migrations_make_what_is_declared_in_the_eyes_of_postgresql(migrated: str, declared: Database) -> None:
     database = open_database(migrated)
     with database.transaction() as ours, declared.transaction() as theirs:
-        by_migration, by_declaration = ({tuple(row) for row in c.execute(CATALOGUE)} for c in (ours, theirs))
+        by_migration, by_declaration = (
+            {tuple(row) for row in c.execute(CATALOGUE, {"domains": list(DOMAINS)})} for c in (ours, theirs)
+        )
     database.close()
     assert sorted(by_migration - by_declaration) == []
     assert sorted(by_declaration - by_migration) == []

@@ -7,7 +7,7 @@ import pytest
 
 from functions.platform.notification_cleanup.app import handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import notifications
+from schoolbell.domains.platform.schema import notifications
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored

@@ -14,7 +14,7 @@ from sqlalchemy import Row, text, update
 from functions.platform.notification_delivery.app import ENOUGH_TIME, handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters, notifications, push_tokens
+from schoolbell.domains.platform.schema import dead_letters, notifications, push_tokens
 from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
 from schoolbell.notifications.errors import NotNow, Refused, Rejected, Uncertain, Unregistered, Unwell

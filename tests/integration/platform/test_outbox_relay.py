@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, insert, literal, select, text
 from functions.platform.outbox_relay.app import handler as relay
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import outbox
+from schoolbell.domains.platform.schema import outbox
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.outbox import claim_oldest
 from tests.conftest import Queues

@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 
 from functions.platform.run_history_cleanup.app import handler as cleanup
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import alerts, dead_letters, job_runs, triggers
+from schoolbell.domains.platform.schema import alerts, dead_letters, job_runs, triggers
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
 from tests.fixtures.database import Stored

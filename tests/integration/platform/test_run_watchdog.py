@@ -13,7 +13,7 @@ from functions.platform.outbox_relay.app import handler as relay
 from functions.platform.run_watchdog.app import handler as watchdog
 from schoolbell import aws as clients
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import (
+from schoolbell.domains.platform.schema import (
     job_runs,
     job_statistics,
     job_totals,
@@ -39,7 +39,7 @@ type OutboxRows = Callable[[], list[Row[Any]]]
 @pytest.fixture(autouse=True)
 def long_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Schedules that moto made just now were made long before the tests' `now`."""
-    from schoolbell.jobs import catalogue
+    from schoolbell.operations import catalogue
 
     original = catalogue.info_of
 

@@ -12,11 +12,10 @@ from functions.platform.schedule_sync.app import Zone, name_of
 from functions.platform.schedule_sync.app import handler as sync
 from schoolbell import aws
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import audit_logs, outbox, zone_schedules
-from schoolbell.database.tables.tutoring import teachers
-from schoolbell.jobs import clocks
-from schoolbell.jobs.catalogue import ScheduleInfo
-from schoolbell.jobs.client import JobClient, Refused
+from schoolbell.domains.platform.schema import audit_logs, outbox, zone_schedules
+from schoolbell.domains.tutoring.schema import teachers
+from schoolbell.operations import JobClient, Refused, schedule_control
+from schoolbell.operations.catalogue import ScheduleInfo
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe
@@ -200,14 +199,14 @@ def test_a_zone_that_is_made_while_its_job_is_being_paused_or_resumed_is_switche
     if not is_paused:
         operator.pause(CHIME)
     make.teacher(timezone="Europe/Paris")
-    switch = clocks.switch
+    switch = schedule_control.switch
 
     def meanwhile(schedule: ScheduleInfo, settings: Settings, *, enable: bool) -> None:
         monkeypatch.undo()
         perform(sync, now=now + HOUR)
         switch(schedule, settings, enable=enable)
 
-    monkeypatch.setattr(clocks, "switch", meanwhile)
+    monkeypatch.setattr(schedule_control, "switch", meanwhile)
     assert act(CHIME).is_changed
     assert states(settings) == {PATTERN: "DISABLED", MADRID: state, PARIS: state}
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Connection, event, func, select, text
 
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import credit_ledger, sessions, teacher_notifications
-from schoolbell.tutoring.sessions import complete
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions, teacher_notifications
+from schoolbell.domains.tutoring.sessions import complete
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
 

@@ -16,19 +16,19 @@ from sqlalchemy import Connection, Row, Table, insert, text, update
 
 from functions.tutoring.calendar_sync.app import BACKOFF, BATCH, LEASE, claim, handler
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.tutoring.calendar_connections import mark_revoked
+from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     session_calendar_sync,
     sessions,
     teacher_notifications,
     teachers,
 )
-from schoolbell.google.calendar import GoogleCalendar, event_id
+from schoolbell.gateways.google.calendar import GoogleCalendar, event_id
 from schoolbell.jobs import JobContext
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
-from schoolbell.tutoring.calendar_connections import mark_revoked
 from tests.factories import Make
 from tests.fixtures.database import Stored
 from tests.fixtures.google import Google, circuit_state, open_circuit

@@ -14,8 +14,8 @@ from functions.tutoring.content_analytics import app
 from functions.tutoring.content_analytics.app import handler
 from local.tables import empty
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import watermarks
-from schoolbell.database.tables.tutoring import content_analytics_cache, content_events
+from schoolbell.domains.platform.schema import watermarks
+from schoolbell.domains.tutoring.schema import content_analytics_cache, content_events
 from schoolbell.jobs.outcomes import JobFailed
 from tests.factories import Make
 from tests.fixtures.database import Stored

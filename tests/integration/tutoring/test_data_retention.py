@@ -16,8 +16,9 @@ from functions.tutoring.data_retention import app
 from functions.tutoring.data_retention.app import handler
 from schoolbell.database import Database
 from schoolbell.database.tables import metadata, personal_columns, student_columns
-from schoolbell.database.tables.platform import audit_logs, dead_letters
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import audit_logs, dead_letters
+from schoolbell.domains.tutoring import erasure
+from schoolbell.domains.tutoring.schema import (
     RETENTION_DEFAULTS,
     contact_log,
     credit_ledger,
@@ -33,7 +34,6 @@ from schoolbell.database.tables.tutoring import (
 )
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import JobFailed
-from schoolbell.tutoring import erasure
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe, contents
 from tests.fixtures.database import Stored

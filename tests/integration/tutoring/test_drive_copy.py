@@ -11,14 +11,14 @@ from sqlalchemy import Row, text, update
 
 from functions.tutoring.drive_copy.app import LEASE, handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import dead_letters
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import dead_letters
+from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     drive_file_copies,
     students,
     teacher_notifications,
 )
-from schoolbell.google.drive import COPY_PROPERTY, DriveFile, GoogleDrive
+from schoolbell.gateways.google.drive import COPY_PROPERTY, DriveFile, GoogleDrive
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.settings import Settings
 from tests.conftest import Queues

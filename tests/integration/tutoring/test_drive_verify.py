@@ -10,9 +10,9 @@ from sqlalchemy import Row, update
 
 from functions.tutoring.drive_verify.app import handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import calendar_connections, drive_file_copies
-from schoolbell.google.drive import GoogleDrive
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.schema import calendar_connections, drive_file_copies
+from schoolbell.gateways.google.drive import GoogleDrive
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.factories import Make
@@ -184,7 +184,7 @@ def test_goes_on_in_another_invocation_when_time_is_short(
 ) -> None:
     copies = school.copies(3)
     monkeypatch.setattr(GoogleDrive, "largest_batch", 1, raising=False)
-    monkeypatch.setattr("schoolbell.google.drive.LARGEST_BATCH", 1)
+    monkeypatch.setattr("schoolbell.gateways.google.drive.LARGEST_BATCH", 1)
     began = school.google.requests("batch")
     left = {0: timedelta(minutes=5)}
 

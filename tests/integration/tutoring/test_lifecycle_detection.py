@@ -12,8 +12,8 @@ from sqlalchemy import Row, event, insert, text, update
 from functions.tutoring.lifecycle_detection import app
 from functions.tutoring.lifecycle_detection.app import handler
 from schoolbell.database import Database
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.schema import (
     enrollments,
     lifecycle_signals,
     sessions,

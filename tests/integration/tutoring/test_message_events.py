@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from schoolbell.database.tables.platform import job_runs
+from schoolbell.domains.platform.schema import job_runs
 from schoolbell.settings import Settings
 from tests.fakes.one_shots import OneShotWorld
 from tests.fakes.scheduler import refused

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from functions.tutoring.message_sweep.app import handler
-from schoolbell.database.tables.tutoring import contact_log, teacher_notifications
-from schoolbell.tutoring import one_shots
+from schoolbell.domains.tutoring import one_shots
+from schoolbell.domains.tutoring.schema import contact_log, teacher_notifications
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
 from tests.performing import Invocation

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, event, update
 from functions.tutoring.metric_alerts import app
 from functions.tutoring.metric_alerts.app import handler
 from schoolbell.database import Database
-from schoolbell.database.tables.tutoring import (
+from schoolbell.domains.tutoring.schema import (
     metric_alert_rules,
     metric_alert_states,
     sessions,

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from schoolbell.database.tables.platform import job_runs, notifications
-from schoolbell.database.tables.tutoring import contact_log, scheduled_messages, teacher_notifications
+from schoolbell.domains.platform.schema import job_runs, notifications
+from schoolbell.domains.tutoring.schema import contact_log, scheduled_messages, teacher_notifications
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
 

@@ -15,12 +15,12 @@ from sqlalchemy import text
 
 from functions.tutoring.session_events.app import handler
 from schoolbell import aws as clients
-from schoolbell import schedules
-from schoolbell.database.tables.platform import job_runs
-from schoolbell.database.tables.tutoring import credit_ledger, sessions
-from schoolbell.schedules import OneShot, arrange, expression
+from schoolbell.domains.platform.schema import job_runs
+from schoolbell.domains.tutoring.one_shots import ROUNDS
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions
+from schoolbell.jobs import one_time_schedules
+from schoolbell.jobs.one_time_schedules import OneShot, arrange, expression
 from schoolbell.settings import Settings
-from schoolbell.tutoring.one_shots import ROUNDS
 from tests.factories import Make
 from tests.fakes.one_shots import OneShotWorld
 from tests.fakes.scheduler import refused
@@ -409,7 +409,7 @@ def test_whatever_happens_each_lesson_ends_as_its_row_says(world: OneShotWorld, 
     assert not world.scheduler.schedules
 
 
-# schoolbell.schedules
+# schoolbell.jobs.one_time_schedules
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_schedule_that_others_make_and_delete_all_the_time_is_given_up(
 
     world.scheduler.before = contend
     errors = arrange({"contended": OneShot(world.clock.now + HOUR, "tutoring.auto-complete", {})}, settings)
-    assert isinstance(errors["contended"], schedules.ScheduleContended)
+    assert isinstance(errors["contended"], one_time_schedules.ScheduleContended)
 
 
 def test_calls_are_made_side_by_side_and_no_more_than_allowed(world: OneShotWorld, settings: Settings) -> None:
@@ -466,7 +466,7 @@ def test_calls_are_made_side_by_side_and_no_more_than_allowed(world: OneShotWorl
     world.scheduler.before = count
     one_shot = OneShot(world.clock.now + HOUR, "tutoring.auto-complete", {})
     assert arrange({f"n{n}": one_shot for n in range(100)}, settings) == {}
-    assert 1 < max(most) <= schedules.CALLS_AT_ONCE
+    assert 1 < max(most) <= one_time_schedules.CALLS_AT_ONCE
     assert len(world.scheduler.schedules) == 100
 
 
@@ -508,7 +508,7 @@ def _once(change: Callable[[], None]) -> Callable[[str, str], None]:
 
 
 def _reinstate(world: OneShotWorld, session: Any) -> None:
-    from schoolbell.database.tables.tutoring import sessions
+    from schoolbell.domains.tutoring.schema import sessions
 
     world.write(sessions, session.id, status="scheduled")
 

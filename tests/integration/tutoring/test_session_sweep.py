@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from functions.tutoring.session_sweep.app import handler
-from schoolbell.database.tables.platform import job_runs, outbox
-from schoolbell.database.tables.tutoring import credit_ledger, sessions, teacher_notifications
-from schoolbell.tutoring import one_shots
+from schoolbell.domains.platform.schema import job_runs, outbox
+from schoolbell.domains.tutoring import one_shots
+from schoolbell.domains.tutoring.schema import credit_ledger, sessions, teacher_notifications
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
 from tests.performing import Invocation

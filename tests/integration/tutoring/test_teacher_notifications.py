@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import event
 
 from functions.platform.email_queue.app import handler as hand_over
-from schoolbell.database.tables.platform import notifications, outbox
-from schoolbell.database.tables.tutoring import teacher_notifications
+from schoolbell.domains.platform.schema import notifications, outbox
+from schoolbell.domains.tutoring.schema import teacher_notifications
 from schoolbell.notifications import templates
 from tests.fakes.one_shots import OneShotWorld
 from tests.fixtures.database import Stored
 from tests.performing import Invocation
 
 OVER = timedelta(minutes=-1)
-# Every kind that a job writes, as the statements of functions/tutoring and schoolbell/tutoring have them.
+# Every kind that a job writes, as the statements of functions/tutoring and schoolbell/domains/tutoring have them.
 KINDS = (
     *("session_review", "scheduled_message", "google_disconnected", "calendar_sync_failed", "metric_alert"),
     *("lifecycle_gap", "lifecycle_churn", "lifecycle_enrollment_expiring", "lifecycle_streak", "erasure_overdue"),

@@ -7,7 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import update
 
-from schoolbell.database.tables import platform, tutoring
+from schoolbell.domains.platform import schema as platform
+from schoolbell.domains.tutoring import schema as tutoring
 from tests.fakes.waitlist import ANSWERS, OPENINGS, WINDOW, Waitlist
 
 A_SECOND = timedelta(seconds=1)

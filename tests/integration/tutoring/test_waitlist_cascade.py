@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from functions.tutoring.waitlist_offer import app as offer
 from functions.tutoring.waitlist_openings.app import SEATS_AN_EXECUTION
-from schoolbell.database.tables.tutoring import waitlist_entries, waitlist_openings
+from schoolbell.domains.tutoring.schema import waitlist_entries, waitlist_openings
 from tests.fakes.step_functions import MOST_HISTORY_EVENTS
 from tests.fakes.waitlist import DEFINITION, WINDOW, Waitlist
 

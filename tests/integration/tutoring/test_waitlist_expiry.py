@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Row, insert, text, update
 
 from functions.tutoring.waitlist_expiry import app as expiry
-from schoolbell.database.tables.tutoring import waitlist_entries, waitlist_seats
-from schoolbell.tutoring.waitlists import GRACE, MOST_SEATS
+from schoolbell.domains.tutoring.schema import waitlist_entries, waitlist_seats
+from schoolbell.domains.tutoring.waitlists import GRACE, MOST_SEATS
 from tests.fakes.waitlist import WINDOW, Waitlist
 
 NOTHING = {"offers": 0, "seats": 0}

@@ -9,8 +9,8 @@ from sqlalchemy import Row, update
 
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer
-from schoolbell.database.tables.platform import notifications
-from schoolbell.database.tables.tutoring import waitlist_entries
+from schoolbell.domains.platform.schema import notifications
+from schoolbell.domains.tutoring.schema import waitlist_entries
 from schoolbell.jobs.outcomes import InvalidEvent
 from tests.fakes.waitlist import WINDOW, Waitlist
 from tests.fixtures.database import Stored

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from schoolbell.database.tables.tutoring import waitlist_openings, waitlist_seats
-from schoolbell.tutoring.waitlists import GRACE
+from schoolbell.domains.tutoring.schema import waitlist_openings, waitlist_seats
+from schoolbell.domains.tutoring.waitlists import GRACE
 from tests.fakes.waitlist import OPENINGS, Waitlist
 
 FROM_OUTBOX = {"outbox-id": {"DataType": "String", "StringValue": "4711"}}

@@ -16,9 +16,9 @@ from sqlalchemy.exc import DatabaseError
 from functions.tutoring.waitlist_offer.app import ROUNDS_AN_EXECUTION
 from functions.tutoring.waitlist_offer.app import handler as offer
 from local.tables import empty
-from schoolbell.database.tables.tutoring import waitlist_entries
+from schoolbell.domains.tutoring.schema import waitlist_entries
+from schoolbell.domains.tutoring.waitlists import GRACE
 from schoolbell.jobs.runtime import Runtime, install
-from schoolbell.tutoring.waitlists import GRACE
 from tests.fakes.waitlist import OPENINGS, WINDOW, Sent, Waitlist
 from tests.performing import Invocation
 

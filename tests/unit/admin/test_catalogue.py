@@ -10,7 +10,7 @@ import pytest
 
 from schoolbell.admin.catalogue import KEPT, Kept, problems_of
 from schoolbell.admin.models import DeadLetters, LastRun, Queue, RunStatus
-from schoolbell.wording import duration, relative
+from schoolbell.alerts.wording import duration, relative
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 TIMEOUT = timedelta(minutes=10)

@@ -23,7 +23,7 @@ from schoolbell.admin.identity import (
     has_role,
     is_for,
 )
-from schoolbell.https import Answer, Http, NoAnswer, PooledHttp
+from schoolbell.gateways.https import Answer, Http, NoAnswer, PooledHttp
 
 
 class Clock:

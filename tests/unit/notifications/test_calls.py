@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schoolbell.https import Answer
+from schoolbell.gateways.https import Answer
 from schoolbell.notifications.calls import Service, as_code, json_of
 from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.secrets import Key, Secret

@@ -3,11 +3,10 @@
 from alembic import context
 
 from schoolbell.database.migrations import SCHEMA
-from schoolbell.database.tables import metadata, platform, tutoring
+from schoolbell.database.tables import all_tables, metadata
+from schoolbell.domains import DOMAINS
 
-DOMAINS = {
-    table.schema for module in (platform, tutoring) for table in vars(module).values() if hasattr(table, "schema")
-}
+all_tables()  # declares them
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import SecretStr, field_validator
 
-from schoolbell.google.credentials import AuthResponse
-from schoolbell.google.errors import reason_of
-from schoolbell.https import Answer, Http, checked_url
+from schoolbell.gateways.google.credentials import AuthResponse
+from schoolbell.gateways.google.errors import reason_of
+from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import push_token
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.channels import Channel

@@ -8,7 +8,7 @@ from functools import cache
 
 from pydantic import SecretStr
 
-from schoolbell.https import Answer, Http, checked_url
+from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import email_address, subject_line
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.channels import Channel

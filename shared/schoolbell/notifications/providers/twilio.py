@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr, StringConstraints
 
-from schoolbell.https import Answer, Http, checked_url
+from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import phone_number, sms_text
 from schoolbell.notifications.calls import AFTER_THROTTLING, Request, Service, as_code, hasty_http, json_of
 from schoolbell.notifications.channels import Channel
