@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row, text
 
 from schoolbell import aws
-from schoolbell.domains.tutoring.calendar_connections import GoogleAccount, mark_revoked
+from schoolbell.domains.tutoring.calendar_connections import GoogleAccount, grant_of, mark_revoked
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 from schoolbell.gateways.google.calendar import Calendar, Event, calendar_circuit, calendar_of, event_id
 from schoolbell.gateways.google.errors import GoogleError, NeverWorks, NotNow, Revoked
@@ -86,7 +86,8 @@ _CLAIM = text(
         FROM tutoring.session_calendar_sync AS record
         JOIN LATERAL (
             SELECT id FROM tutoring.calendar_connections
-            WHERE teacher_id = record.teacher_id AND status = 'active' AND secret_id IS NOT NULL
+            WHERE teacher_id = record.teacher_id AND status = 'active'
+              AND num_nonnulls(token_ciphertext, secret_id) > 0
             ORDER BY created_at DESC, id
             LIMIT 1
         ) AS account ON true
@@ -109,7 +110,8 @@ _CLAIM = text(
         RETURNING record.*, due.account_id
     )
     SELECT claimed.id, claimed.session_id, claimed.sequence, claimed.attempts, claimed.teacher_id,
-           account.id AS account_id, account.calendar_id, account.secret_id, account.updated_at AS seen,
+           account.id AS account_id, account.calendar_id, account.token_ciphertext, account.secret_id,
+           account.updated_at AS seen,
            newest.action, lesson.starts_at, lesson.ends_at, lesson.student_id, student.name, teacher.timezone
     FROM claimed
     JOIN tutoring.calendar_connections AS account ON account.id = claimed.account_id
@@ -227,7 +229,7 @@ def carry_over(job: JobContext, change: Change) -> CalendarSynced:
         Revoked: the teacher's token no longer works.
         OurTrouble: AWS refused us something; the record waits, and no attempt is counted.
     """
-    calendar = calendar_of(change.account.teacher_id, change.account.secret_id, job.settings)
+    calendar = calendar_of(change.account.teacher_id, change.account.grant, job.settings)
     try:
         tell(calendar, change)
     except (CircuitOpen, Revoked):
@@ -318,7 +320,8 @@ def _which(change: Change) -> dict[str, object]:
 
 
 def _change(row: Row[tuple[object, ...]]) -> Change:
-    account = GoogleAccount(row.account_id, row.teacher_id, row.calendar_id, row.secret_id, row.seen)
+    grant = grant_of(row.account_id, row.token_ciphertext, row.secret_id)
+    account = GoogleAccount(row.account_id, row.teacher_id, row.calendar_id, grant, row.seen)
     return Change(row.id, row.session_id, row.sequence, row.attempts, account, row.action, _event(row), row.student_id)
 
 

@@ -124,7 +124,7 @@ def handler(job: JobContext, message: DriveCopy) -> Copied:
     if not is_claimed:
         return Copied(already=1)
     try:
-        result, file_id = copy_once(drive_of(wanted.account.teacher_id, wanted.account.secret_id, job.settings), wanted)
+        result, file_id = copy_once(drive_of(wanted.account.teacher_id, wanted.account.grant, job.settings), wanted)
     except Withheld as not_now:
         settle(job, message, "pending")
         raise Snooze(not_now.retry_after) from None

@@ -79,7 +79,7 @@ def handler(job: JobContext, message: DriveVerify) -> Verified:
             raise Discard(f"teacher_id: {message.teacher_id} does not exist")
     if account is None:
         return Verified()
-    drive = drive_of(message.teacher_id, account.secret_id, job.settings)
+    drive = drive_of(message.teacher_id, account.grant, job.settings)
     result, after = Verified(), UUID(int=0)
     while files := next_files(job, message, after, drive.largest_batch):
         try:

@@ -14,12 +14,13 @@ from sqlalchemy.exc import DBAPIError
 from functions.platform.migrate import app
 from local.postgres import Postgres
 from schoolbell.database import Database
+from schoolbell.database.migrations import VERSIONS
 from schoolbell.jobs.outcomes import InvalidEvent
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.settings import Settings
 from tests.fixtures.database import open_database
 
-HEAD = "0005"
+HEAD = max(path.name for path in VERSIONS.glob("*.py"))[:4]
 A_PORT_WITH_NO_SERVER = "127.0.0.1:1"
 
 

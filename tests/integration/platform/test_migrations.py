@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from local.postgres import Postgres
 from schoolbell.database import Database
 from schoolbell.database.connection import sql_state
-from schoolbell.database.migrations import SCHEMA, Upgrade, generate, revision, upgrade
+from schoolbell.database.migrations import SCHEMA, VERSIONS, Upgrade, generate, revision, upgrade
 from schoolbell.database.tables import metadata, personal_columns, student_columns
 from schoolbell.domains import DOMAINS
 from schoolbell.domains.platform import schema as platform
@@ -22,7 +22,7 @@ from schoolbell.domains.tutoring import schema as tutoring
 from tests.factories import Make
 from tests.fixtures.database import open_database
 
-HEAD = "0005"
+HEAD = max(path.name for path in VERSIONS.glob("*.py"))[:4]
 RESTRICT_VIOLATION = "23001"
 
 # What the catalogue says about everything in our schemas, in PostgreSQL's own words: alembic compares neither CHECK

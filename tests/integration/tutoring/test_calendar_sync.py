@@ -122,6 +122,15 @@ def test_a_lesson_gets_an_event_at_its_time_under_an_id_of_its_own(school: Schoo
     assert (record.claimed_by, record.claimed_until, record.last_error) == (None, None, None)
 
 
+def test_a_grant_that_is_encrypted_beside_the_connection_needs_no_secret(school: School) -> None:
+    teacher = school.teacher()
+    connection = school.connections[teacher.id]
+    ciphertext = school.google.encrypted(school.account(teacher), connection.id)
+    school.write(calendar_connections, connection.id, secret_id=None, token_ciphertext=ciphertext)
+    school.change(school.lesson(teacher))
+    assert school.run() == result(synced=1)
+
+
 def test_a_moved_lesson_moves_its_event(school: School) -> None:
     teacher = school.teacher()
     lesson = school.lesson(teacher)

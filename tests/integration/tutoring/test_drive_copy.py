@@ -412,6 +412,22 @@ def test_copies_wait_while_a_connection_has_no_token(school: School) -> None:
     assert school.snoozed() == 1
 
 
+def test_a_grant_that_is_encrypted_beside_the_connection_needs_no_secret(school: School) -> None:
+    ciphertext = school.google.encrypted(school.account, school.connection.id)
+    with school.database.transaction() as connection:
+        connection.execute(update(calendar_connections).values(secret_id=None, token_ciphertext=ciphertext))
+    assert school.drop(school.link()).failed == []
+    assert len(school.copies()) == 1
+
+
+def test_a_ciphertext_goes_before_a_secret(school: School) -> None:
+    ciphertext = school.google.encrypted(school.account, school.connection.id)
+    with school.database.transaction() as connection:
+        connection.execute(update(calendar_connections).values(secret_id="no-such-secret", token_ciphertext=ciphertext))
+    assert school.drop(school.link()).failed == []
+    assert len(school.copies()) == 1
+
+
 def test_of_several_connections_the_latest_is_used(school: School) -> None:
     latest, later = school.google.account(), school.connection.created_at + timedelta(days=1)
     school.make.calendar_connection(school.teacher, secret_id=latest, created_at=later)

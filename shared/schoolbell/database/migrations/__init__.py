@@ -71,7 +71,7 @@ def generate(connection: Connection, message: str, folder: Path = VERSIONS) -> P
     """
     configuration = _configuration(connection)
     configuration.set_main_option("path_separator", "newline")
-    configuration.set_main_option("version_locations", _escaped(f"{VERSIONS}\n{folder}"))
+    configuration.set_main_option("version_locations", _escaped("\n".join(dict.fromkeys((str(VERSIONS), str(folder))))))
     number = f"{len(_revisions(configuration)) + 1:04}"
     script = command.revision(configuration, message, autogenerate=True, rev_id=number, version_path=str(folder))
     if script is None or isinstance(script, list):

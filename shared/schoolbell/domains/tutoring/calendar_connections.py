@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
+from schoolbell.gateways.google.credentials import Ciphertext, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +22,22 @@ class GoogleAccount:
     id: UUID
     teacher_id: UUID
     calendar_id: str
-    secret_id: str
-    """Where the OAuth token is."""
+    grant: Grant
+    """What the teacher permitted: the encrypted token, or the name of the secret with it."""
     seen: datetime
     """Its `updated_at`."""
 
 
+def grant_of(connection_id: UUID, ciphertext: bytes | None, secret_id: str | None) -> Grant:
+    """The grant of a connection that has at least one of them; the ciphertext goes before the secret."""
+    return Ciphertext(connection_id, bytes(ciphertext)) if ciphertext is not None else str(secret_id)
+
+
 _ACTIVE = text(
     """
-    SELECT id, teacher_id, calendar_id, secret_id, updated_at
+    SELECT id, teacher_id, calendar_id, token_ciphertext, secret_id, updated_at
     FROM tutoring.calendar_connections
-    WHERE teacher_id = :teacher_id AND status = 'active' AND secret_id IS NOT NULL
+    WHERE teacher_id = :teacher_id AND status = 'active' AND num_nonnulls(token_ciphertext, secret_id) > 0
     ORDER BY created_at DESC, id
     LIMIT 1
     """
@@ -62,7 +68,10 @@ _REVOKE = text(
 def active_account(connection: Connection, teacher_id: UUID) -> GoogleAccount | None:
     """The teacher's connection that works, as far as we know; the latest, if there are several."""
     row = connection.execute(_ACTIVE, {"teacher_id": teacher_id}).first()
-    return GoogleAccount(*row) if row else None
+    if row is None:
+        return None
+    grant = grant_of(row.id, row.token_ciphertext, row.secret_id)
+    return GoogleAccount(row.id, row.teacher_id, row.calendar_id, grant, row.updated_at)
 
 
 def has_ever_connected(connection: Connection, teacher_id: UUID) -> bool:

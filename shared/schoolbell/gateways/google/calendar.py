@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from schoolbell.gateways.google.api import Api, Json, Request, as_body, circuit
-from schoolbell.gateways.google.credentials import tokens_of
+from schoolbell.gateways.google.credentials import Grant, tokens_of
 from schoolbell.gateways.google.errors import Conflict, Gone
 from schoolbell.gateways.https import shared_http
 from schoolbell.resilience.circuit import Circuit
@@ -115,8 +115,8 @@ def calendar_circuit(settings: Settings) -> Circuit:
     return circuit(CIRCUIT, settings.resilience_table)
 
 
-def calendar_of(teacher_id: UUID, secret_id: str, settings: Settings) -> GoogleCalendar:
-    """The calendars of a teacher, whose OAuth token is in a secret.
+def calendar_of(teacher_id: UUID, grant: Grant, settings: Settings) -> GoogleCalendar:
+    """The calendars of a teacher, who granted it to us.
 
     Raises:
         ValueError: an address in the settings is not one to send tokens to.
@@ -130,7 +130,7 @@ def calendar_of(teacher_id: UUID, secret_id: str, settings: Settings) -> GoogleC
     api = Api(
         settings.google_calendar_url,
         str(teacher_id),
-        tokens_of(secret_id, settings.google_token_url),
+        tokens_of(grant, settings.google_token_url),
         Guard(calendar_circuit(settings), limiter),
         shared_http(),
     )

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schoolbell.gateways.google.api import Api, Request, as_body, circuit
-from schoolbell.gateways.google.credentials import tokens_of
+from schoolbell.gateways.google.credentials import Grant, tokens_of
 from schoolbell.gateways.google.errors import Gone, Unavailable, error_of
 from schoolbell.gateways.https import Answer, shared_http
 from schoolbell.resilience.circuit import Circuit
@@ -195,8 +195,8 @@ def drive_circuit(settings: Settings) -> Circuit:
     return circuit(CIRCUIT, settings.resilience_table)
 
 
-def drive_of(teacher_id: UUID, secret_id: str, settings: Settings) -> GoogleDrive:
-    """The Drive of a teacher, whose OAuth token is in a secret.
+def drive_of(teacher_id: UUID, grant: Grant, settings: Settings) -> GoogleDrive:
+    """The Drive of a teacher, who granted it to us.
 
     Raises:
         ValueError: an address in the settings is not one to send tokens to.
@@ -210,7 +210,7 @@ def drive_of(teacher_id: UUID, secret_id: str, settings: Settings) -> GoogleDriv
     api = Api(
         settings.google_drive_url,
         str(teacher_id),
-        tokens_of(secret_id, settings.google_token_url),
+        tokens_of(grant, settings.google_token_url),
         Guard(drive_circuit(settings), limiter),
         shared_http(),
     )

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from local.sandbox.messages import Call
 from schoolbell import aws
+from schoolbell.gateways.google.credentials import Ciphertext
 from schoolbell.gateways.google.drive import GoogleDrive, drive_of
 from schoolbell.gateways.google.errors import NotNow, Revoked, Unavailable
 from schoolbell.settings import Settings
@@ -136,4 +137,44 @@ def test_nothing_secret_is_logged(
 def test_a_token_endpoint_that_answers_nonsense_is_not_now(google: Google, drive: GoogleDrive) -> None:
     google.fail(path="^/token", garbage=True)
     with pytest.raises(Unavailable):
+        drive.find_copy("x")
+
+
+@pytest.fixture
+def connection_id() -> UUID:
+    return uuid4()
+
+
+@pytest.fixture
+def ciphertext(google: Google, resilience_table: str, connection_id: UUID) -> Ciphertext:
+    """The grant of an account as it is kept beside its connection."""
+    return Ciphertext(connection_id, google.encrypted("an account", connection_id))
+
+
+def test_a_grant_that_was_encrypted_for_its_connection_gives_tokens(
+    google: Google, settings: Settings, ciphertext: Ciphertext
+) -> None:
+    for _ in range(3):
+        drive_of(uuid4(), ciphertext, settings).find_copy("x")
+    assert google.requests("token") == 1
+
+
+def test_a_ciphertext_does_not_open_for_another_connection(settings: Settings, ciphertext: Ciphertext) -> None:
+    copied = Ciphertext(uuid4(), ciphertext.blob)
+    with pytest.raises(Revoked, match="not one of the stack's key for this connection"):
+        drive_of(uuid4(), copied, settings).find_copy("x")
+
+
+def test_a_damaged_ciphertext_is_told_apart(settings: Settings, ciphertext: Ciphertext) -> None:
+    with pytest.raises(Revoked, match="ciphertext"):
+        drive_of(uuid4(), Ciphertext(ciphertext.connection_id, b"damaged"), settings).find_copy("x")
+
+
+def test_a_revoked_grant_that_was_encrypted_is_told_apart(
+    google: Google, settings: Settings, ciphertext: Ciphertext
+) -> None:
+    drive = drive_of(uuid4(), ciphertext, settings)
+    drive.find_copy("x")
+    google.revoke("an account")
+    with pytest.raises(Revoked):
         drive.find_copy("x")

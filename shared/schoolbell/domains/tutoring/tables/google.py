@@ -7,6 +7,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     Table,
     Text,
     UniqueConstraint,
@@ -23,7 +24,8 @@ calendar_connections = Table(
     uuid_key(),
     teacher(),
     Column("calendar_id", Text, nullable=False, server_default="primary"),
-    Column("secret_id", Text),
+    Column("token_ciphertext", LargeBinary, comment="The OAuth grant, encrypted with the stack's key for this id"),
+    Column("secret_id", Text, comment="The secret with the OAuth grant, where there is no ciphertext"),
     Column("status", Text, nullable=False, server_default="active"),  # active, revoked; applications may add theirs
     created_at(),
     updated_at(),
