@@ -1,10 +1,10 @@
 """Access tokens for a teacher's Google account, from the refresh token that is kept of it.
 
-The refresh token is part of a JSON document: `{"client_id": ..., "client_secret": ..., "refresh_token": ...}`. It
-is kept encrypted beside the teacher's connection, or in a secret of Secrets Manager. google-auth trades the refresh token for
-access tokens, which last an hour and are kept between invocations. A secret is read again every five minutes, and before
-a refusal is believed, since the teacher may have connected again. A ciphertext is opened once; a new connection has
-another.
+The refresh token is part of a JSON document: `{"client_id": ..., "client_secret": ..., "refresh_token": ...}`. It is
+kept encrypted beside the teacher's connection, or in a secret of Secrets Manager. google-auth trades the refresh token
+for access tokens, which last an hour and are kept between invocations. A secret is read again every five minutes, and
+before a refusal is believed, since the teacher may have connected again. A ciphertext is opened once; a new connection
+has another.
 """
 
 import threading
