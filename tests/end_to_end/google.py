@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Row
 
-from schoolbell.domains.tutoring.schema import drive_file_copies
+from schoolbell.domains.tutoring.schema import calendar_connections, drive_file_copies
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make
@@ -32,6 +32,19 @@ class Google:
         teacher = self.make.teacher()
         self.make.calendar_connection(teacher, calendar_id="primary", secret_id=account)
         return teacher, account
+
+    def encrypt(self, account: str) -> None:
+        """Keeps an account's token encrypted beside its connection, as applications do, and no longer as a secret."""
+        connection = self.stack.row(calendar_connections, secret_id=account)
+        token = self.stack.client("secretsmanager").get_secret_value(SecretId=account)["SecretString"]
+        encrypted = self.stack.client("kms").encrypt(
+            KeyId=f"alias/{self.stack.name}",
+            Plaintext=token.encode(),
+            EncryptionContext={"connection_id": str(connection.id)},
+        )
+        ciphertext = encrypted["CiphertextBlob"]
+        self.stack.change(calendar_connections, connection.id, token_ciphertext=ciphertext, secret_id=None)
+        self.stack.client("secretsmanager").delete_secret(SecretId=account, ForceDeleteWithoutRecovery=True)
 
     def file(self, account: str, **fields: Any) -> str:
         """Adds a file or a folder to an account, and returns its id."""

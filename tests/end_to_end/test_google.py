@@ -43,6 +43,13 @@ def test_drive_copy_copies_a_file_once_however_often_it_is_asked_to(stack: Stack
     assert copy["parents"] == [wanted.student.drive_folder_id]
 
 
+def test_a_token_that_is_encrypted_with_the_stacks_key_needs_no_secret(stack: Stack, google: Google) -> None:
+    wanted = material(google)
+    google.encrypt(wanted.account)
+    stack.drop(COPY, wanted.message)
+    assert wanted.copied(stack).status == "copied"
+
+
 def test_copy_whose_answer_was_lost_is_found_when_the_message_comes_back(stack: Stack, google: Google) -> None:
     wanted = material(google)
     google.fail(wanted.account, method="POST", path="/copy$", status=500, effect=True, times=1)
