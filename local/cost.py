@@ -50,16 +50,14 @@ MESSAGES: Final[Mapping[str, float]] = {
     "tutoring.auto-complete": 60,
     "tutoring.drive-copy": 10,
     "tutoring.drive-verify": 30,  # one a day
-    "tutoring.message-events": 2,
-    "tutoring.scheduled-messages": 2,
-    "tutoring.waitlist-openings": 2,
     "tutoring.waitlist-answers": 4,
     "platform.notifications-high": 0.06,  # an offer of a seat; up to a hundred notifications a message
     "platform.notifications-normal": 0.12,
     "platform.notifications-low": 0.05,
     "platform.alert-router": 0.02,  # what is wrong, and that it is over
 }
-"""Messages a teacher and month, by queue."""
+"""Messages a teacher and month, by queue, where it matters; `FEW` for all others."""
+FEW: Final = 2
 
 ONE_SHOTS: Final = 62  # a teacher's lessons and planned messages
 EMAILS: Final = 20
@@ -192,11 +190,7 @@ def _metrics_of(alarm: Mapping[str, Any]) -> int:
 
 
 def units(bundle: Bundle, teachers: int) -> dict[str, float]:
-    """What so many teachers take in a month, by the names of `PRICES`.
-
-    Raises:
-        KeyError: a queue of the templates has no figure in `MESSAGES`.
-    """
+    """What so many teachers take in a month, by the names of `PRICES`."""
     invocations: dict[str, float] = {}
     gigabyte_seconds = messages = 0.0
     for function in bundle.functions:
@@ -204,7 +198,7 @@ def units(bundle: Bundle, teachers: int) -> dict[str, float]:
         called = float(function.runs)
         seconds = function.runs * (base + SECONDS_A_TEACHER * teachers)
         for queue, batch in function.queues:
-            come = MESSAGES[queue] * teachers
+            come = MESSAGES.get(queue, FEW) * teachers
             batches = max(min(come, ON_THE_HOUR * POLLERS), come / batch)
             called += batches
             seconds += batches * base + come * each

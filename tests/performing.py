@@ -4,9 +4,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
+from samtranslator.yaml_helper import yaml_parse
+
+from local.bundle import logical_id
+from local.home import CHECKOUT
 from schoolbell.jobs.queues import QueueJob
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.jobs.scheduled import ScheduledJob
@@ -134,7 +139,10 @@ class Performer:
             data: what a manual run brings, e.g. `{"dry_run": True}`; without it a rule rings the scheduled job.
         """
         at = now or self.runtime.clock()
-        install(replace(self.runtime, clock=lambda: at))
+        given = self.runtime.settings
+        if has_dry_run(job.name):
+            given = given.model_copy(update={"job_dry_run": True})
+        install(replace(self.runtime, clock=lambda: at, settings=given))
         try:
             if event is None:
                 event = self._event(job, payloads, at, attempt, message_ids, queue, data)
@@ -143,6 +151,10 @@ class Performer:
             install(self.runtime)
         ids = [record["messageId"] for record in event.get("Records", ())] if isinstance(event, dict) else []
         return Performed(answer, ids)
+
+    def given(self, **settings: Any) -> "Performer":
+        """The same with other settings, e.g. `job_dry_run=True` for a job that is in no template."""
+        return Performer(replace(self.runtime, settings=self.runtime.settings.model_copy(update=settings)))
 
     @staticmethod
     def _event(
@@ -160,3 +172,17 @@ class Performer:
             (payload,) = payloads
             return json.loads(json.dumps(payload, default=str))
         return dict(data) if data is not None else rule_event(at)
+
+
+def has_dry_run(job: str) -> bool:
+    """Whether the template says that a job has a dry run; a job that is in no template has none."""
+    domain, _, name = job.partition(".")
+    resource = _resources(domain).get(logical_id(name.replace("-", "_")), {})
+    variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+    return bool(variables.get("JOB_DRY_RUN") == "true")
+
+
+@cache
+def _resources(domain: str) -> dict[str, Any]:
+    template = CHECKOUT / "functions" / domain / "template.yaml"
+    return dict(yaml_parse(template.read_text())["Resources"]) if template.exists() else {}

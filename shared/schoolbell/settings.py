@@ -61,10 +61,14 @@ class Settings(BaseModel):
     """What is less severe is not told there."""
     slack_runs: frozenset[str] = frozenset()
     """The scheduled jobs each of whose runs is told there; in the environment, their names with commas between."""
+    job_dry_run: bool = False
+    """Whether the function's job has a dry run."""
     monitoring_secret_id: str = ""
     """The secret with the token that `/metrics` asks for."""
     queue_backlog_messages: int = Field(default=1_000, ge=0)
     """A queue with more messages than this is behind; source 001."""
+    oldest_message_seconds: int = Field(default=300, ge=0)
+    """A queue whose oldest message has waited longer than this is behind; source 001."""
     time_limit_percent: float = Field(default=90, gt=0)
     """A run that took more of its function's timeout raises an alert."""
     usual_duration_factor: float = Field(default=2, gt=1)

@@ -18,11 +18,13 @@ from local.bundle import logical_id
 from local.expansion import expand_template
 from local.home import CHECKOUT
 from local.loops import LOOP
+from tests.template.code import Reach, reach
 
 type Json = Any
 type Resources = dict[str, dict[str, Json]]
 
 ROOT: Final = "root"
+CODE: Final = ("functions/", "shared/")
 STACK: Final = "schoolbell"
 REGION: Final = "eu-central-1"
 ACCOUNT: Final = "111122223333"
@@ -158,6 +160,11 @@ class Bundle:
         found = {queue["QueueName"]: queue for _, queue in template.of_type("AWS::SQS::Queue")}
         own = [own] if (own := self.queue(job)) else []
         return {queue["QueueName"]: queue for queue in (*own, *(found[name] for name in sorted(sources)))}
+
+    def reach(self, job: Job) -> Reach:
+        """What a job's code can reach."""
+        code = ((path, text) for path, text in self.files.items() if path.startswith(CODE))
+        return reach(frozenset(code), f"functions/{job.domain}/{job.folder}/app.py")
 
     def copy(self) -> "Bundle":
         """A copy that can be broken."""

@@ -17,12 +17,6 @@ type Rule = Callable[[Bundle], Iterator[str]]
 RULES: Final[dict[str, Rule]] = {}
 
 DESCRIPTION: Final = 256  # characters that Lambda takes
-CRITICAL: Final = {  # whose failure an operator hears of at once: audit, retention, compliance, archival, completion
-    "platform.audit-cleanup",
-    "tutoring.data-retention",
-    "tutoring.auto-complete",
-    "tutoring.session-sweep",
-}
 # When each kind of alarm goes off, unless a parameter says otherwise: severity, threshold, periods that it must last.
 ALARMS: Final = {
     "queue-backlog": (Severity.WARNING, 1_000, 1),
@@ -82,12 +76,13 @@ ANY_TOPIC: Final = "arn:aws:sns:*:*:*"  # what SNS publishes to besides telephon
 SENDS_FOR_ALL: Final = {"OutboxRelayAccess", "RunWatchdogAccess", "DelayedTriggerRole", "HealthAccess", "AdminAccess"}
 ALWAYS_ON: Final = {"platform"}  # the domains that have no switch, since the others stand on them
 OF_LAMBDA: Final = {"AWS_REGION"}  # set by Lambda itself
-OF_SOME: Final = {
-    *("ADMIN_URL", "ADMIN_ISSUER", "ADMIN_AUDIENCE"),  # only where operators sign in
-    "SCHEDULER_ROLE_ARN",  # only where a domain makes one-shot schedules
-    "MONITORING_SECRET_ID",  # only where somebody asks for the metrics
-    "SES_CONFIGURATION_SET",  # only where emails are sent, and empty where SES has none
+LEFT_OUT: Final = {
+    ("platform.admin", "SCHEDULER_ROLE_ARN"): "the page schedules nothing; the client elsewhere asks CloudFormation",
 }
+OF_THE_CALLED: Final = {"AWS_ANSWER_SECONDS", "AWS_ATTEMPTS"}  # others have the time that the defaults take
+# By readers of the function as it is deployed: the catalogue, the entrypoint, Powertools.
+READ_BY_OTHERS: Final = ("JOB_", "POWERTOOLS_", "SCHOOLBELL_")
+READ_SOON: Final = {"OLDEST_MESSAGE_SECONDS"}  # by the admin page
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
 # Another resource in a template as JSON: by Ref, by GetAtt, or in the text of a Sub.
 REFERENCE: Final = re.compile(r'(?:"Ref": "|"Fn::GetAtt": \[?"|\$\{)(\w+)')
@@ -205,7 +200,7 @@ def every_event_is_a_dry_run_or_says_what_it_does(bundle: Bundle) -> Iterator[st
         text = bundle.files.get(f"events/{job.domain}/{job.folder}.json", "{}")
         app = bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
         first = text.removeprefix("{\n  ").partition("\n")[0]
-        if "dry_run=True" in app:
+        if _variables(bundle, job).get("JOB_DRY_RUN") == "true":
             if json.loads(text) != {"dry_run": True}:
                 yield f"{job} has a dry run, and its event is none"
         elif RUNG.search(app) and not re.match(r'"\$comment": "(No dry run|Its ids are nobody\'s)\W.*\.",$', first):
@@ -261,28 +256,35 @@ def layers_are_in_their_functions_template(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def functions_get_the_settings_they_read(bundle: Bundle) -> Iterator[str]:
-    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
+    """Also one with a default, once a parameter sets it: else a function would go by another value than the rest."""
+    set_by_template = {name for job in bundle.jobs for name in _variables(bundle, job)} - OF_THE_CALLED
+    without_default = {name.upper() for name, field in Settings.model_fields.items() if not field.default}
     for job in bundle.jobs:
-        given = bundle.function(job).get("Environment", {}).get("Variables", {})
-        for name, field in fields.items():
-            if name not in given and name not in OF_LAMBDA | OF_SOME and not field.default:
-                yield f"{job} does not get {name}, which has no default"
-        for name in given.keys() - fields.keys():
-            if not name.startswith(("POWERTOOLS_", "SCHOOLBELL_", "JOB_")):
-                yield f"{job} gets {name}, which nothing reads"
+        given = _variables(bundle, job)
+        for name in sorted(_read_by(bundle, job) & (set_by_template | without_default) - given.keys() - OF_LAMBDA):
+            if not name.startswith("JOB_") and (job.name, name) not in LEFT_OUT:
+                yield f"{job} reads {name}, and does not get it"
         yield from _differs(f"{job}: SCHOOLBELL_STACK", given.get("SCHOOLBELL_STACK"), STACK)
         yield from _differs(f"{job}: AWS_ACCOUNT_ID", given.get("AWS_ACCOUNT_ID"), ACCOUNT)
 
 
 @rule
-def slack_can_be_told_of_the_runs_of_scheduled_jobs_only(bundle: Bundle) -> Iterator[str]:
-    scheduled: dict[str, list[str]] = {}
-    for job in sorted(bundle.jobs, key=lambda job: job.name):
-        if "@scheduled_job(" in bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]:
-            scheduled.setdefault(job.domain, []).append(job.name.removeprefix(f"{job.domain}."))
-    expected = "|".join(rf"{domain}\.({'|'.join(names)})" for domain, names in scheduled.items())
-    allowed = bundle.root.source["Parameters"]["SlackRuns"].get("AllowedPattern")
-    yield from _differs("the names that SlackRuns allows", allowed, f"({expected})?")
+def a_domain_gets_no_variable_that_nothing_in_it_reads(bundle: Bundle) -> Iterator[str]:
+    for domain in bundle.domains:
+        jobs = [job for job in bundle.jobs if job.domain == domain]
+        given = {name for job in jobs for name in _variables(bundle, job) if not name.startswith(READ_BY_OTHERS)}
+        for name in sorted(given.difference(READ_SOON, *(_read_by(bundle, job) for job in jobs))):
+            yield f"{domain} gets {name}, which nothing in it reads"
+
+
+@rule
+def slack_can_be_told_of_the_runs_of_any_job(bundle: Bundle) -> Iterator[str]:
+    allowed = bundle.root.source["Parameters"]["SlackRuns"].get("AllowedPattern", "")
+    for name in ("", *(job.name for job in bundle.jobs)):
+        if not re.fullmatch(allowed, name):
+            yield f"SlackRuns does not allow {name!r}"
+    if re.fullmatch(allowed, "data-retention"):
+        yield "SlackRuns allows what can be no job's name"
 
 
 # What the catalogue of jobs shows is read off the functions themselves.
@@ -301,17 +303,16 @@ def every_job_says_what_it_does(bundle: Bundle) -> Iterator[str]:
 @rule
 def the_catalogue_knows_what_a_job_can_and_how_much_it_matters(bundle: Bundle) -> Iterator[str]:
     for job in bundle.jobs:
-        given = bundle.function(job).get("Environment", {}).get("Variables", {})
+        given = _variables(bundle, job)
         app = bundle.files[f"functions/{job.domain}/{job.folder}/app.py"]
-        expected = {
-            "JOB_DRY_RUN": "true" if _has_dry_run(app) else None,
-            "JOB_CRITICAL": "true" if job.name in CRITICAL else None,
-            "JOB_TRIGGER": None if RUNG.search(app) else "called",
-        }
-        for name, value in expected.items():
-            yield from _differs(f"{job}: {name}", given.get(name), value)
-    for name in CRITICAL - {job.name for job in bundle.jobs}:
-        yield f"{name} is critical, and there is no such job"
+        yield from _differs(f"{job}: JOB_TRIGGER", given.get("JOB_TRIGGER"), None if RUNG.search(app) else "called")
+        for name in ("JOB_DRY_RUN", "JOB_CRITICAL"):
+            if given.get(name) not in (None, "true"):
+                yield f"{job}: {name} is {given[name]!r}; it is 'true', or left out"
+        if "job.dry_run" in app and "JOB_DRY_RUN" not in given:
+            yield f"{job} asks whether it is a dry run, and has none without JOB_DRY_RUN"
+        if "JOB_DRY_RUN" in given and "@scheduled_job(" not in app:
+            yield f"{job} has JOB_DRY_RUN, and only scheduled jobs have dry runs"
 
 
 # ---- queues
@@ -771,6 +772,17 @@ def _list(value: Json) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _variables(bundle: Bundle, job: Job) -> dict[str, Json]:
+    """The environment variables of a job's function."""
+    given: dict[str, Json] = bundle.function(job).get("Environment", {}).get("Variables", {})
+    return given
+
+
+def _read_by(bundle: Bundle, job: Job) -> set[str]:
+    """The settings that a job's code reads, as environment variables."""
+    return {name.upper() for name in Settings.model_fields if name in bundle.reach(job).attributes}
+
+
 def _queues(bundle: Bundle) -> Iterator[tuple[Job, dict[str, Json]]]:
     for job in bundle.jobs:
         for queue in bundle.queues(job).values():
@@ -803,15 +815,6 @@ def _declared_name(app: str) -> str | None:
             case ast.Assign(targets=[ast.Name(id="JOB")], value=ast.Constant(value=str(name))):
                 return name
     return None
-
-
-def _has_dry_run(app: str) -> bool:
-    """Whether a job's decorator says that it has a dry run."""
-    for node in ast.parse(app).body:
-        match node:
-            case ast.FunctionDef(name="handler", decorator_list=[ast.Call(keywords=given), *_]):
-                return any(each.arg == "dry_run" and getattr(each.value, "value", False) is True for each in given)
-    return False
 
 
 def _tests_of(bundle: Bundle, domain: str) -> Iterator[str]:

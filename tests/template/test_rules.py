@@ -118,13 +118,16 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "functions_get_the_settings_they_read": [
         lambda b: tutoring(b, "SessionEvents")["Environment"]["Variables"].pop("DATABASE_SECRET_ID"),
-        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(DATABASE_SECRET_ARN="x"),
         lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("AWS_ACCOUNT_ID"),
+        lambda b: platform(b, "Health")["Environment"]["Variables"].pop("QUEUE_BACKLOG_MESSAGES"),
     ],
-    "slack_can_be_told_of_the_runs_of_scheduled_jobs_only": [
+    "a_domain_gets_no_variable_that_nothing_in_it_reads": [
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(DATABASE_SECRET_ARN="x"),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(ARCHIVE_BUCKET="x"),
+    ],
+    "slack_can_be_told_of_the_runs_of_any_job": [
         lambda b: b.root.source["Parameters"]["SlackRuns"].pop("AllowedPattern"),
-        lambda b: b.files.update({"functions/tutoring/new_one/app.py": '@scheduled_job("tutoring.new-one")'}),
-        lambda b: b.files.pop(SYNC),
+        lambda b: b.root.source["Parameters"]["SlackRuns"].update(AllowedPattern=".*"),
     ],
     "every_job_says_what_it_does": [
         lambda b: tutoring(b, "AutoComplete").pop("Description"),
@@ -133,12 +136,11 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "the_catalogue_knows_what_a_job_can_and_how_much_it_matters": [
         lambda b: tutoring(b, "DataRetention")["Environment"]["Variables"].pop("JOB_DRY_RUN"),
-        lambda b: tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_DRY_RUN="true"),
-        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].pop("JOB_CRITICAL"),
-        lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_CRITICAL="true"),
+        lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_DRY_RUN="true"),
+        lambda b: tutoring(b, "DriveSync")["Environment"]["Variables"].update(JOB_DRY_RUN="yes"),
+        lambda b: tutoring(b, "AutoComplete")["Environment"]["Variables"].update(JOB_CRITICAL="yes"),
         lambda b: tutoring(b, "WaitlistOffer")["Environment"]["Variables"].pop("JOB_TRIGGER"),
         lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_TRIGGER="called"),
-        lambda b: b.files.pop(APP),
     ],
     "every_queue_has_a_dead_letter_queue": [
         lambda b: tutoring(b, "AutoCompleteQueue").pop("RedrivePolicy"),
@@ -246,6 +248,7 @@ BREAKS: dict[str, list[Break]] = {
     "every_critical_job_alarms_when_it_fails": [
         lambda b: b.templates["tutoring"].resources.pop("DataRetentionFailed"),
         lambda b: tutoring(b, "DataRetention")["Environment"]["Variables"].pop("JOB_CRITICAL"),
+        lambda b: tutoring(b, "DriveCopy")["Environment"]["Variables"].update(JOB_CRITICAL="true"),
         lambda b: tutoring(b, "DataRetentionFailed")["Dimensions"][0].update(Value="tutoring.drive-sync"),
         lambda b: tutoring(b, "DataRetentionFailed").update(TreatMissingData="notBreaching"),
     ],

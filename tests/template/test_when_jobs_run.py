@@ -1,4 +1,6 @@
-"""When the jobs of teachers run, and how many at a time: what the sources ask for, in words."""
+"""When jobs run, how many at a time, and which matter most: what the sources ask for, in words."""
+
+import re
 
 import pytest
 
@@ -22,6 +24,7 @@ WHEN = {
 COPIES_AT_ONCE = 3  # source 000: "Concurrency: 3"
 DELIVERIES_AT_ONCE = 10
 RETRIES = 2
+CRITICAL_WORK = re.compile(r"\b(audit|archive|retention|compliance|complete)\b", re.IGNORECASE)  # source 001
 
 
 @pytest.mark.parametrize("name", WHEN)
@@ -61,3 +64,10 @@ def test_planned_messages_are_swept_after_each_deployment_that_ends_well() -> No
     (pattern,) = (rule["EventPattern"] for _, rule in rules if rule["Name"].endswith("-message-sweep-deployed"))
     statuses = pattern["detail"]["status-details"]["status"]
     assert statuses == ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"]
+
+
+def test_audit_retention_compliance_archival_and_completion_are_critical() -> None:
+    for job in bundle().jobs:
+        function = bundle().function(job)
+        if CRITICAL_WORK.search(f"{job} {function['Description']}"):
+            assert function["Environment"]["Variables"].get("JOB_CRITICAL") == "true", job

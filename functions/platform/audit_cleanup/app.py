@@ -66,7 +66,7 @@ class Cleaned(Result):
     """Records whose archive object was missing or damaged: they stay, and the next run archives them afresh."""
 
 
-@scheduled_job("platform.audit-cleanup", singleton=True, dry_run=True)
+@scheduled_job("platform.audit-cleanup", singleton=True)
 def handler(job: JobContext) -> Cleaned:
     if job.dry_run:
         return what_would_go(job)

@@ -22,7 +22,7 @@ class Cleaned(Result):
     left_waiting: int
 
 
-@scheduled_job("platform.notification-cleanup", dry_run=True)
+@scheduled_job("platform.notification-cleanup")
 def handler(job: JobContext) -> Cleaned:
     row = notifications.c
     is_queued, before = row.status == "queued", job.now - KEEP

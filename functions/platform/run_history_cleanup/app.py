@@ -30,7 +30,7 @@ class Cleaned(Result):
     triggers: int
 
 
-@scheduled_job("platform.run-history-cleanup", dry_run=True)
+@scheduled_job("platform.run-history-cleanup")
 def handler(job: JobContext) -> Cleaned:
     completed = delete(job_runs).where(
         job_runs.c.is_counted,

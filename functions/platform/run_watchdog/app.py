@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell.alerts import Alert, Severity, open_alerts
 from schoolbell.alerts.open_alerts import Standing
-from schoolbell.alerts.run_notices import tell_of_runs
+from schoolbell.alerts.run_notices import refuse_unknown_jobs, tell_of_runs
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.operations import catalogue, missed_runs, statistics
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
@@ -60,6 +60,7 @@ def handler(job: JobContext) -> Watched:
     jobs = {info.name: info for info in catalogue.functions(job.settings)}
     died = mark_dead_runs(job, jobs)
     missed = make_good_what_was_missed(job, jobs)
+    refuse_unknown_jobs(job, [name for name, info in jobs.items() if info.trigger == "schedule"])
     return Watched(
         died=len(died),
         sent_on=sum(run.goes_on for run in died),

@@ -84,7 +84,7 @@ class Retained(Result):
     messages_cleared: int
 
 
-@scheduled_job("tutoring.data-retention", singleton=True, dry_run=True)
+@scheduled_job("tutoring.data-retention", singleton=True)
 def handler(job: JobContext) -> Retained:
     overdue = job.in_chunks(raise_alert(job), "overdue requests")
     erased: Counter[str] = Counter()

@@ -34,7 +34,7 @@ class Detected(Result):
     """Teachers whose time zone is not an IANA name; their days are counted in UTC."""
 
 
-@scheduled_job("tutoring.lifecycle-detection", singleton=True, dry_run=True)
+@scheduled_job("tutoring.lifecycle-detection", singleton=True)
 def handler(job: JobContext) -> Detected:
     """Records new signals, tells the teachers, and ends what is over."""
     statement = _PREVIEW if job.dry_run else _RECORD

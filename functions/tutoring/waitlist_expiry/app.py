@@ -38,7 +38,7 @@ class Expired(Result):
     """Seats that are put on offer again."""
 
 
-@scheduled_job("tutoring.waitlist-expiry", singleton=True, dry_run=True)
+@scheduled_job("tutoring.waitlist-expiry", singleton=True)
 def handler(job: JobContext) -> Expired:
     """Takes over the seats that their executions have left, then the offers that were made by hand and are over."""
     return _take_over(job, "left", _LEFT_SEATS).plus(_take_over(job, "by-hand", _OFFERS_BY_HAND))

@@ -2,10 +2,11 @@
 
 A notice is written to the outbox in the transaction that begins or ends the run, and says what the run's row says. It
 goes to the queue of `platform.alert-router` and not to the topic of alerts, whose subscribers asked for trouble only.
+A name in `SlackRuns` that is no scheduled job's is an alert of `platform.run-watchdog`, which knows all jobs.
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -13,7 +14,11 @@ from sqlalchemy import Connection, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 if TYPE_CHECKING:  # the job runtime writes notices itself
+    from schoolbell.jobs.context import JobContext
     from schoolbell.jobs.outbox import Outbox
+
+UNKNOWN: Final = "slack-runs/"
+"""What the keys of alerts of unknown names begin with."""
 
 
 class RunNotice(BaseModel):
@@ -66,3 +71,25 @@ def tell_of_runs(outbox: "Outbox", connection: Connection, runs: Collection[UUID
     outbox.send_from(
         connection, select(notices.columns(destination=Text, dedup_key=Text, payload=JSONB).subquery("notices"))
     )
+
+
+def refuse_unknown_jobs(job: "JobContext", scheduled: Collection[str]) -> None:
+    """Raises an alert for each name in `SlackRuns` that no scheduled job has, and resolves those that are mended.
+
+    Args:
+        job: the job that looks.
+        scheduled: the names of the scheduled jobs that are deployed.
+    """
+    from schoolbell.alerts import Alert, Severity, open_alerts  # of no use to the runtime
+
+    wrong = [
+        Alert(
+            key=f"{UNKNOWN}{name}",
+            severity=Severity.WARNING,
+            summary=f"SlackRuns names {name}, which is not a scheduled job of this stack; correct the parameter",
+            source=job.name,
+        )
+        for name in sorted(job.settings.slack_runs.difference(scheduled))
+    ]
+    with job.transaction() as connection:
+        open_alerts.keep_in_step(job.outbox, connection, UNKNOWN, wrong, job.now)

@@ -69,30 +69,28 @@ class _Occasion:
 
 
 def scheduled_job[R: Result | None](
-    name: str, *, singleton: bool = False, dry_run: bool = False, data: type[Payload] = NoData
+    name: str, *, singleton: bool = False, data: type[Payload] = NoData
 ) -> Callable[[Callable[..., R]], "ScheduledJob"]:
     """Makes a function of a `JobContext` the Lambda handler of a scheduled job.
+
+    It has a dry run, `{"dry_run": true}`, if its stanza in the template gives it the variable `JOB_DRY_RUN`.
 
     Args:
         name: the job, e.g. `tutoring.lifecycle-detection`.
         singleton: never runs twice at once, whatever its occurrences: it holds a lease.
-        dry_run: whether `{"dry_run": true}` is understood.
-        data: what a manual run may bring besides that; the function then takes it as its second argument.
+        data: what a manual run may bring; the function then takes it as its second argument.
     """
-    return lambda function: ScheduledJob(name, function, singleton=singleton, has_dry_run=dry_run, data=data)
+    return lambda function: ScheduledJob(name, function, singleton=singleton, data=data)
 
 
 class ScheduledJob:
     """The Lambda handler of a scheduled job: one run for one scheduled time, however often that is delivered."""
 
-    def __init__(
-        self, name: str, function: Callable[..., Any], *, singleton: bool, has_dry_run: bool, data: type[Payload]
-    ) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], *, singleton: bool, data: type[Payload]) -> None:
         update_wrapper(self, function)
         self.name = name
         self._function = function
         self._singleton = singleton
-        self._has_dry_run = has_dry_run
         self._data = data
         self._logger = logger_of(name)
 
@@ -106,7 +104,7 @@ class ScheduledJob:
         started_with = remaining_time(context)
         on = runtime(started_with)
         now = on.clock()
-        occasion = self._occasion(event)
+        occasion = self._occasion(event, has_dry_run=on.settings.job_dry_run)
         on.database.check()
         outbox = Outbox(clock_of(context, now))
         run = self._claim(on, outbox, occasion, context, now)
@@ -224,13 +222,13 @@ class ScheduledJob:
 
             tell_of_runs(outbox, connection, [run])
 
-    def _occasion(self, event: Any) -> _Occasion:
+    def _occasion(self, event: Any, *, has_dry_run: bool) -> _Occasion:
         if not isinstance(event, Mapping):
             raise InvalidEvent(f"{self.name}: expected a JSON object, got {type(event).__name__}")
         event = {key: value for key, value in event.items() if key != COMMENT}
         try:
             if "run" in event:
-                return self._manual(event)
+                return self._manual(event, has_dry_run=has_dry_run)
             if "run_id" in event:
                 return _Occasion("continuation", continues=_Continuation.model_validate(event).run_id)
             if "source" in event or "Records" in event:
@@ -239,7 +237,7 @@ class ScheduledJob:
                 occurrence = _Occurrence.model_validate(event)
                 at = occurrence.scheduled_for.astimezone(UTC)
                 return _Occasion(occurrence.trigger, at, occurrence.time_zone)
-            return self._manual(event)
+            return self._manual(event, has_dry_run=has_dry_run)
         except ValidationError as error:
             raise InvalidEvent(f"{self.name}: {in_one_line(error)}") from None
 
@@ -250,11 +248,11 @@ class ScheduledJob:
         time = _Rung.model_validate(event).time
         return _Occasion("schedule", time.astimezone(UTC).replace(microsecond=0))
 
-    def _manual(self, event: dict[str, Any]) -> _Occasion:
+    def _manual(self, event: dict[str, Any], *, has_dry_run: bool) -> _Occasion:
         named = _Named.model_validate(event.pop("run")) if "run" in event else None
         dry_run = _Manual.model_validate(event).dry_run
         event.pop("dry_run", None)
-        if dry_run and not self._has_dry_run:
+        if dry_run and not has_dry_run:
             raise InvalidEvent(f"{self.name}: dry_run: this job has no dry run")
         data = self._data.model_validate(event)
         return _Occasion(

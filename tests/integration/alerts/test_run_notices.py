@@ -31,7 +31,7 @@ class Chimed(Result):
     chimes: int
 
 
-@scheduled_job(JOB, dry_run=True)
+@scheduled_job(JOB)
 def chime(job: JobContext) -> Chimed:
     return Chimed(chimes=12)
 
@@ -142,7 +142,7 @@ def test_a_run_with_nothing_to_do_is_told_with_the_reason(perform: Performer, to
 
 
 def test_a_dry_run_by_hand_is_told_as_that(perform: Performer, told: Told) -> None:
-    perform(chime, data={"dry_run": True})
+    perform.given(job_dry_run=True)(chime, data={"dry_run": True})
     assert [(each.status, each.dry_run, each.scheduled_for) for each in told()] == [
         ("running", True, None),
         ("completed", True, None),

@@ -300,7 +300,7 @@ class Spelled(Result):
     chunks: int
 
 
-@scheduled_job(JOB, singleton=True, dry_run=True)
+@scheduled_job(JOB, singleton=True)
 def spelling(job: JobContext) -> Spelled:
     done = job.in_chunks(lambda connection, cursor: spell(job, connection, cursor))
     return Spelled(words=done.items, chunks=done.counts["chunks"])
@@ -410,31 +410,31 @@ def parsed(text: str) -> dict[str, Any]:
 
 def test_a_dry_run_reports_and_can_not_write(perform: Performer, database: Database, stored: Stored) -> None:
     fill(database)
-    answer = perform(spelling, data={"dry_run": True})
+    answer = perform.given(job_dry_run=True)(spelling, data={"dry_run": True})
     assert answer.result == {"words": 10, "chunks": 4}
     assert spelled(database) == []
     assert stored(job_runs)[0].dry_run
 
-    @scheduled_job(JOB, dry_run=True)
+    @scheduled_job(JOB)
     def forgetful(job: JobContext) -> Chimed:
         with job.transaction() as connection:
             connection.execute(delete(audit_logs).where(audit_logs.c.action == "word"))
         return Chimed(chimes=1)
 
     with pytest.raises(JobFailed, match="read-only transaction"):
-        perform(forgetful, data={"dry_run": True})
+        perform.given(job_dry_run=True)(forgetful, data={"dry_run": True})
 
 
 def test_batches_respect_their_size_and_end(perform: Performer, database: Database) -> None:
     fill(database)
     sizes: list[int] = []
 
-    @scheduled_job(JOB, dry_run=True)
+    @scheduled_job(JOB)
     def forget(job: JobContext) -> Deleted:
         sizes.append(0)
         return Deleted(rows=job.in_batches(delete(audit_logs).where(audit_logs.c.subject < "07"), size=3))
 
-    assert perform(forget, data={"dry_run": True}).result == {"rows": 7}
+    assert perform.given(job_dry_run=True)(forget, data={"dry_run": True}).result == {"rows": 7}
     assert chimes(database) == 10
     statements: list[int] = []
     events.listen(

@@ -314,6 +314,24 @@ def telling_of_chimes(perform: Performer) -> Performer:
     return Performer(replace(perform.runtime, settings=settings))
 
 
+def test_a_name_in_slack_runs_that_no_scheduled_job_has_is_an_alert_until_it_is_mended(
+    perform: Performer, deployed: Deployed, outbox_rows: OutboxRows, now: datetime
+) -> None:
+    deployed.rule(CHIME, "rate(5 minutes)")
+    deployed.function("tutoring.called", JOB_TRIGGER="called")
+    named = perform.given(slack_runs=frozenset({CHIME, "tutoring.called", "tutoring.no-such-job"}))
+    for minutes, performer in ((0, named), (5, named), (10, perform)):
+        performer(watchdog, now=now + minutes * MINUTE)
+    assert [alert for alert in alerts(outbox_rows) if alert[1].startswith("slack-runs/")] == [
+        ("trigger", "slack-runs/tutoring.called", "warning"),
+        ("trigger", "slack-runs/tutoring.no-such-job", "warning"),
+        ("resolve", "slack-runs/tutoring.called", "warning"),
+        ("resolve", "slack-runs/tutoring.no-such-job", "warning"),
+    ]
+    summaries = [row.payload["summary"] for row in outbox_rows() if row.destination == "topic/alerts"]
+    assert summaries[1].startswith("SlackRuns names tutoring.no-such-job, which is not a scheduled job of this stack")
+
+
 def test_a_critical_jobs_death_is_critical(
     perform: Performer, deployed: Deployed, make: Make, outbox_rows: OutboxRows, now: datetime
 ) -> None:
