@@ -4,7 +4,6 @@ The fields of `/health/events` are source 001's, with our queues for its streams
 `pending` what was received and is not done.
 """
 
-import hmac
 import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -15,12 +14,12 @@ from aws_lambda_powertools.event_handler.exceptions import ServiceError, Unautho
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 import schoolbell
-from schoolbell import aws
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
-from schoolbell.settings import settings
+
+from .bearer import Token
 
 # What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
 """How long the list of jobs is taken for true: it changes with a deployment, or when an operator moves a schedule."""
-TOKEN_FOR: Final = timedelta(minutes=1)
-"""How often at most the token is read again, for one that was changed."""
 
 logger = logger_of(JOB)
 app = APIGatewayHttpResolver()
@@ -48,33 +45,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 # Who may ask
-
-
-class Token:
-    """The token of `/metrics` and of the details, from Secrets Manager."""
-
-    def __init__(self) -> None:
-        self._value = b""
-        self._read_at = -TOKEN_FOR.total_seconds()
-
-    def is_given(self, authorization: str) -> bool:
-        """Whether a header carries it; takes as long whatever is wrong with it."""
-        scheme, _, given = authorization.partition(" ")
-        is_bearer = scheme.lower() == "bearer"
-        if is_bearer and self._is(given):
-            return True
-        return is_bearer and self._is_read_again() and self._is(given)
-
-    def _is(self, given: str) -> bool:
-        return bool(self._value) and hmac.compare_digest(given.strip().encode(), self._value)
-
-    def _is_read_again(self) -> bool:
-        if time.monotonic() - self._read_at < TOKEN_FOR.total_seconds():
-            return False
-        self._read_at = time.monotonic()
-        answer = aws.client("secretsmanager").get_secret_value(SecretId=settings().monitoring_secret_id)
-        self._value = str(answer["SecretString"]).encode()
-        return True
 
 
 token = Token()

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.domains.tutoring import notices
 from schoolbell.domains.tutoring.one_shots import SESSION_ENDS, Overlooked, overlooked
 from schoolbell.domains.tutoring.teacher_notifications import EMAIL_THE_TOLD
 
@@ -47,7 +48,7 @@ _COMPLETE = text(
             (teacher_id, student_id, kind, subject_id, dedup_key, title, created_at, updated_at)
         SELECT teacher_id, student_id, 'session_review', id,
                'session-review/' || id || '/' || extract(epoch FROM due_at),
-               'A lesson is over and waits for your review', :now, :now
+               :title, :now, :now
         FROM over WHERE status = 'pending_review'
         ON CONFLICT (dedup_key) DO NOTHING
         RETURNING teacher_id, student_id, kind, dedup_key, title, body
@@ -74,7 +75,8 @@ def complete(connection: Connection, sessions: Iterable[UUID], now: datetime) ->
     A lesson that is not due, cancelled or done already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({session.hex for session in sessions})
-    completed, pending_review = connection.execute(_COMPLETE, {"ids": json.dumps(distinct), "now": now}).one()
+    values = {"ids": json.dumps(distinct), "now": now, "title": notices.title("session_review")}
+    completed, pending_review = connection.execute(_COMPLETE, values).one()
     if completed + pending_review == len(distinct):
         return Completion(completed, pending_review, Overlooked())
     return Completion(completed, pending_review, overlooked(connection, SESSION_ENDS, map(UUID, distinct)))
