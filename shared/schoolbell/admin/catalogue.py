@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,7 +14,7 @@ from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.operations import statistics
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
-from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.queues import QueueDepth, readable_depths
 from schoolbell.operations.statistics import Day as RunsOfDay
 from schoolbell.operations.statistics import Statistics
 from schoolbell.settings import Settings
@@ -36,8 +35,6 @@ STATISTICS_KEPT: Final = timedelta(minutes=1)
 
 METRICS_LATE: Final = timedelta(minutes=10)
 """CloudWatch's newest figure of a queue is no older than this."""
-
-CALLS_AT_ONCE: Final = 16
 
 
 @dataclass
@@ -196,26 +193,15 @@ def _seconds(value: float | None) -> timedelta | None:
 
 def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> dict[str, Queue]:
     """What waits on each queue, asked for all at once. A queue that can't be read is left out."""
-    names = [name for info in infos for name in info.queues]
-    if not names:
-        return {}
-    client = aws.client("sqs")
-    is_away = threading.Event()
+    depths = readable_depths([name for info in infos for name in info.queues], settings)
+    ages = ages_of([name for name, depth in depths.items() if depth.waiting], settings, now)
+    return {name: _queue(depth, ages.get(name)) for name, depth in depths.items()}
 
-    def ask(name: str) -> Queue | None:
-        if is_away.is_set():
-            return None
-        try:
-            return Queue(name=name, **size_of(client, settings.queue_url(name))._asdict())
-        except Exception as error:
-            if aws.is_unreachable(error):
-                is_away.set()
-            return None
 
-    with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))) as callers:
-        found = {queue.name: queue for queue in callers.map(ask, names) if queue}
-    ages = ages_of([name for name, queue in found.items() if queue.waiting], settings, now)
-    return {name: queue.model_copy(update={"oldest": ages.get(name)}) for name, queue in found.items()}
+def _queue(depth: QueueDepth, oldest: timedelta | None) -> Queue:
+    return Queue(
+        name=depth.name, waiting=depth.waiting, in_flight=depth.in_flight, delayed=depth.delayed, oldest=oldest
+    )
 
 
 def ages_of(names: Sequence[str], settings: Settings, now: datetime) -> dict[str, timedelta]:

@@ -57,13 +57,12 @@ from schoolbell.operations.models import (
     LogRecord,
     NotFound,
     Outcome,
-    QueueInfo,
     Refused,
     RunHandle,
     RunInfo,
     State,
 )
-from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.queues import QueueDepth, depth_of, depths_of
 from schoolbell.operations.triggers import CANCELLED, Trigger
 from schoolbell.settings import Settings
 
@@ -379,7 +378,7 @@ class JobClient:
         """
         return sum(queue.pending for queue in self.queues(job))
 
-    def queues(self, job: str | None = None) -> list[QueueInfo]:
+    def queues(self, job: str | None = None) -> list[QueueDepth]:
         """The queues of a job, or of all jobs, with their dead letters.
 
         Raises:
@@ -387,19 +386,13 @@ class JobClient:
         """
         found = self._functions()
         asked = found if job is None else [self._named(found, job)]
-        return [self._queue(queue) for info in asked for queue in info.queues]
-
-    def _queue(self, name: str) -> QueueInfo:
-        client = aws.client("sqs")
-        size = size_of(client, self.settings.queue_url(name))
-        dead = size_of(client, self.settings.dead_letter_queue_url(name))
-        return QueueInfo(name, *size, dead=sum(dead))
+        return list(depths_of([queue for info in asked for queue in info.queues], self.settings).values())
 
     def health(self) -> Health:
         """Whether database and AWS answer, nothing piles up and nothing is dead."""
         problems: list[str] = []
         jobs: list[JobInfo] = []
-        queues: list[QueueInfo] = []
+        queues: list[QueueDepth] = []
         letters: dict[str, int] = {}
         try:
             jobs = self.jobs()
@@ -572,7 +565,7 @@ class JobClient:
         if redrives.is_moving(self.settings, queue):
             return is_moving
         started = self.clock()
-        dead = sum(size_of(aws.client("sqs"), self.settings.dead_letter_queue_url(queue)))
+        dead = depth_of(queue, self.settings).dead
         if not dead and not self._has_open(self.settings.resource_name(queue)):
             return Change(is_changed=False, message=f"{queue} has no dead letters")
         try:
