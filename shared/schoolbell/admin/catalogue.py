@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from schoolbell import aws
-from schoolbell.admin import history
 from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Problem, Queue, Schedule, Severity
 from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
-from schoolbell.operations import statistics
+from schoolbell.operations import history, statistics
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
 from schoolbell.operations.queues import QueueDepth, readable_depths
 from schoolbell.operations.statistics import Day as RunsOfDay
@@ -92,7 +91,9 @@ class Facts:
 def facts(database: Database, jobs: Sequence[str], months: dict[str, Month]) -> Facts:
     """Reads how jobs stand now."""
     with database.transaction(read_only=True) as connection:
-        return Facts(history.last_runs(connection, jobs), months, history.unresolved(connection))
+        last, dead = history.last_runs(connection, jobs, LastRun), history.unresolved(connection)
+    letters = {job: DeadLetters(count=each.count, oldest=each.oldest) for job, each in dead.items()}
+    return Facts(last, months, letters)
 
 
 def months_of(database: Database, now: datetime) -> dict[str, Month]:

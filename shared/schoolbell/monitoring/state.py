@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from schoolbell.database import Database
-from schoolbell.operations import statistics
+from schoolbell.operations import history, statistics
 from schoolbell.operations.catalogue import JobInfo
 from schoolbell.operations.queues import QueueDepth, depths_of
 from schoolbell.operations.statistics import Statistics
@@ -37,14 +37,6 @@ class State:
     """Alerts that stand, by severity."""
 
 
-_OLDEST_DEAD = text("SELECT min(dead_at) FROM platform.dead_letters WHERE resolved_at IS NULL")
-_LAST_EVENTS = text(
-    """
-    SELECT job, (SELECT max(started_at) FROM platform.job_runs AS run WHERE run.job = asked.job)
-    FROM unnest(cast(:jobs AS text[])) AS asked (job)
-    """
-)
-_RUNNING = text("SELECT job, count(*) FROM platform.job_runs WHERE status = 'running' GROUP BY job")
 _STANDING = text("SELECT severity, count(*) FROM platform.alerts WHERE status = 'triggered' GROUP BY severity")
 
 
@@ -71,11 +63,10 @@ def state_of(jobs: Sequence[JobInfo], database: Database, settings: Settings) ->
 
 
 def _ask(connection: Connection, queue_jobs: Sequence[str]) -> dict[str, Any]:
-    last = connection.execute(_LAST_EVENTS, {"jobs": list(queue_jobs)}).all()
     return {
-        "oldest_dead": connection.scalar(_OLDEST_DEAD),
-        "last_events": {job: at for job, at in last if at},
+        "oldest_dead": min((each.oldest for each in history.unresolved(connection).values()), default=None),
+        "last_events": history.last_starts(connection, queue_jobs),
         "statistics": statistics.read(connection),
-        "running": dict(tuple(row) for row in connection.execute(_RUNNING)),
+        "running": history.running(connection),
         "standing_alerts": dict(tuple(row) for row in connection.execute(_STANDING)),
     }
