@@ -23,8 +23,9 @@ from .bearer import Token
 
 # What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
 if TYPE_CHECKING:
-    from schoolbell.monitoring.state import QueueState, State
+    from schoolbell.monitoring.state import State
     from schoolbell.operations.catalogue import JobInfo
+    from schoolbell.operations.queues import QueueDepth
 
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
@@ -123,13 +124,18 @@ def metrics() -> Response[Any]:
     return Response(HTTPStatus.OK, CONTENT_TYPE, page, {"Cache-Control": "no-store"})
 
 
-def queue_as_json(queue: "QueueState") -> dict[str, int]:
-    return {"waiting": queue.waiting, "active": queue.active, "pending": queue.pending, "deadLetters": queue.dead}
+def queue_as_json(queue: "QueueDepth") -> dict[str, int]:
+    return {
+        "waiting": queue.unreceived,
+        "active": queue.in_flight,
+        "pending": queue.pending,
+        "deadLetters": queue.dead,
+    }
 
 
 def stream_as_json(job: "JobInfo", name: str, state: "State") -> dict[str, Any]:
     queue = state.queues[name]
-    group = {"name": job.name, "pending": queue.active, "lag": queue.waiting}
+    group = {"name": job.name, "pending": queue.in_flight, "lag": queue.unreceived}
     last = state.last_events.get(job.name)
     return {"pending": queue.pending, "consumerGroups": [group], "lastEventTimestamp": as_text(last)}
 
@@ -145,7 +151,7 @@ def as_text(moment: datetime | None) -> str | None:
 
 def status_of(state: "State", on: Runtime) -> str:
     """`degraded` when something is dead or piles up."""
-    piles_up = any(queue.waiting > on.settings.queue_backlog_messages for queue in state.queues.values())
+    piles_up = any(queue.unreceived > on.settings.queue_backlog_messages for queue in state.queues.values())
     return "degraded" if piles_up or any(state.dead.values()) else "healthy"
 
 

@@ -8,9 +8,8 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
-from schoolbell.admin import history
 from schoolbell.admin.acts import Acts
-from schoolbell.admin.desk import Desk
+from schoolbell.admin.desk import MOST_ROWS_A_PAGE, ROWS_A_PAGE, Desk
 from schoolbell.admin.models import (
     Done,
     Job,
@@ -95,10 +94,9 @@ def list_runs(
     job: JobName,
     status: Annotated[RunStatus | None, Query(description="Only these")] = None,
     before: Before = None,
-    limit: Annotated[int, Query(ge=1, le=history.NO_MORE)] = history.ROWS_A_PAGE,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS_A_PAGE)] = ROWS_A_PAGE,
 ) -> Runs:
-    with desk().database.transaction(read_only=True) as connection:
-        return history.runs_of(connection, job, status=status, before=before, size=limit)
+    return desk().runs(job, status=status, before=before, size=limit)
 
 
 @router.get("/admin/api/jobs/<job>/runs/<run>", tags=RUNS, summary="One run, with its log")
@@ -113,10 +111,9 @@ def list_letters(
     job: JobName,
     resolved: Annotated[bool, Query(description="Those that were redriven or dropped")] = False,
     before: Before = None,
-    limit: Annotated[int, Query(ge=1, le=history.NO_MORE)] = history.ROWS_A_PAGE,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS_A_PAGE)] = ROWS_A_PAGE,
 ) -> Letters:
-    with desk().database.transaction(read_only=True) as connection:
-        return history.letters_of(connection, job, resolved=resolved, before=before, size=limit)
+    return desk().letters(job, resolved=resolved, before=before, size=limit)
 
 
 @router.get("/admin/api/jobs/<job>/dead-letters/<letter>", tags=LETTERS, summary="One dead letter, with its message")

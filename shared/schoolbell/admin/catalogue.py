@@ -3,19 +3,17 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from schoolbell import aws
-from schoolbell.admin import history
 from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Problem, Queue, Schedule, Severity
 from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
-from schoolbell.operations import statistics
+from schoolbell.operations import history, statistics
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
-from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.queues import QueueDepth, readable_depths
 from schoolbell.operations.statistics import Day as RunsOfDay
 from schoolbell.operations.statistics import Statistics
 from schoolbell.settings import Settings
@@ -36,8 +34,6 @@ STATISTICS_KEPT: Final = timedelta(minutes=1)
 
 METRICS_LATE: Final = timedelta(minutes=10)
 """CloudWatch's newest figure of a queue is no older than this."""
-
-CALLS_AT_ONCE: Final = 16
 
 
 @dataclass
@@ -95,7 +91,9 @@ class Facts:
 def facts(database: Database, jobs: Sequence[str], months: dict[str, Month]) -> Facts:
     """Reads how jobs stand now."""
     with database.transaction(read_only=True) as connection:
-        return Facts(history.last_runs(connection, jobs), months, history.unresolved(connection))
+        last, dead = history.last_runs(connection, jobs, LastRun), history.unresolved(connection)
+    letters = {job: DeadLetters(count=each.count, oldest=each.oldest) for job, each in dead.items()}
+    return Facts(last, months, letters)
 
 
 def months_of(database: Database, now: datetime) -> dict[str, Month]:
@@ -196,26 +194,15 @@ def _seconds(value: float | None) -> timedelta | None:
 
 def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> dict[str, Queue]:
     """What waits on each queue, asked for all at once. A queue that can't be read is left out."""
-    names = [name for info in infos for name in info.queues]
-    if not names:
-        return {}
-    client = aws.client("sqs")
-    is_away = threading.Event()
+    depths = readable_depths([name for info in infos for name in info.queues], settings)
+    ages = ages_of([name for name, depth in depths.items() if depth.waiting], settings, now)
+    return {name: _queue(depth, ages.get(name)) for name, depth in depths.items()}
 
-    def ask(name: str) -> Queue | None:
-        if is_away.is_set():
-            return None
-        try:
-            return Queue(name=name, **size_of(client, settings.queue_url(name))._asdict())
-        except Exception as error:
-            if aws.is_unreachable(error):
-                is_away.set()
-            return None
 
-    with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(names))) as callers:
-        found = {queue.name: queue for queue in callers.map(ask, names) if queue}
-    ages = ages_of([name for name, queue in found.items() if queue.waiting], settings, now)
-    return {name: queue.model_copy(update={"oldest": ages.get(name)}) for name, queue in found.items()}
+def _queue(depth: QueueDepth, oldest: timedelta | None) -> Queue:
+    return Queue(
+        name=depth.name, waiting=depth.waiting, in_flight=depth.in_flight, delayed=depth.delayed, oldest=oldest
+    )
 
 
 def ages_of(names: Sequence[str], settings: Settings, now: datetime) -> dict[str, timedelta]:

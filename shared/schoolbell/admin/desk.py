@@ -11,15 +11,29 @@ from zoneinfo import ZoneInfo
 
 from aws_lambda_powertools import Logger
 
-from schoolbell.admin import history
 from schoolbell.admin.catalogue import STATISTICS_KEPT, Kept, facts, months_of, put_together, queues_of
 from schoolbell.admin.identity import Issuer
-from schoolbell.admin.models import Job, LetterInFull, LogLine, Month, Preview, Queue, RunInFull, Schedule
+from schoolbell.admin.models import (
+    Job,
+    Letter,
+    LetterInFull,
+    Letters,
+    LogLine,
+    Month,
+    Preview,
+    Queue,
+    Run,
+    RunInFull,
+    Runs,
+    RunStatus,
+    Schedule,
+)
 from schoolbell.admin.problems import NoSuchThing
 from schoolbell.aws import error_code
 from schoolbell.database import Database
 from schoolbell.gateways.https import shared_http
 from schoolbell.jobs.runtime import Runtime
+from schoolbell.operations import history
 from schoolbell.operations.catalogue import JobInfo, listed
 from schoolbell.operations.expressions import InvalidExpression, parse
 from schoolbell.settings import Settings
@@ -27,6 +41,8 @@ from schoolbell.settings import Settings
 if TYPE_CHECKING:
     from schoolbell.operations import JobClient
 
+ROWS_A_PAGE: Final = 25
+MOST_ROWS_A_PAGE: Final = 200
 NEXT_TIMES: Final = 5
 LINES: Final = 200
 YEAR: Final = timedelta(days=366)
@@ -95,6 +111,22 @@ class Desk:
             raise NoSuchThing(f"There is no job {name}.")
         return found
 
+    def runs(
+        self, job: str, *, status: RunStatus | None = None, before: str | None = None, size: int = ROWS_A_PAGE
+    ) -> Runs:
+        """A page of a job's runs, the newest first.
+
+        Raises:
+            NoSuchThing: `before` is not what an earlier page said.
+        """
+        with self.database.transaction(read_only=True) as connection:
+            found = history.runs(connection, [job], Run, status=status, before=key_of(before), limit=size + 1)
+        shown = found[:size]
+        return Runs(
+            runs=tuple(shown),
+            next=str(history.Key(shown[-1].started_at, shown[-1].id)) if len(found) > size else None,
+        )
+
     def run(self, job: str, run: UUID) -> RunInFull:
         """One run.
 
@@ -102,8 +134,8 @@ class Desk:
             NoSuchThing: the job has no such run.
         """
         with self.database.transaction(read_only=True) as connection:
-            found = history.run_of(connection, job, run)
-        if found is None:
+            found = history.run(connection, run, RunInFull)
+        if found is None or found.job != job:
             raise NoSuchThing("There is no such run. Completed ones are kept for 30 days, failed ones for 90.")
         return found
 
@@ -118,6 +150,24 @@ class Desk:
             for record in records
         ), None
 
+    def letters(
+        self, job: str, *, resolved: bool = False, before: str | None = None, size: int = ROWS_A_PAGE
+    ) -> Letters:
+        """A page of a job's dead letters, the newest first: those to be dealt with, or those that somebody dealt with.
+
+        Raises:
+            NoSuchThing: `before` is not what an earlier page said.
+        """
+        with self.database.transaction(read_only=True) as connection:
+            found = history.letters(
+                connection, Letter, job=job, resolved=resolved, before=key_of(before), limit=size + 1
+            )
+        shown = found[:size]
+        return Letters(
+            letters=tuple(shown),
+            next=str(history.Key(shown[-1].dead_at, shown[-1].id)) if len(found) > size else None,
+        )
+
     def letter(self, job: str, letter: UUID) -> LetterInFull:
         """One dead letter.
 
@@ -125,8 +175,8 @@ class Desk:
             NoSuchThing: the job has no such dead letter.
         """
         with self.database.transaction(read_only=True) as connection:
-            found = history.letter_of(connection, job, letter)
-        if found is None:
+            found = history.letter(connection, letter, LetterInFull)
+        if found is None or found.job != job:
             raise NoSuchThing("There is no such dead letter.")
         return found
 
@@ -148,6 +198,18 @@ class Desk:
             next_runs=tuple(read.occurrences(self.now, NEXT_TIMES)),
             skipped=tuple(removed_time(at, read.timezone) for at in skipped) if len(skipped) <= FEW else (),
         )
+
+
+def key_of(before: str | None) -> history.Key | None:
+    """Where a page goes on.
+
+    Raises:
+        NoSuchThing: no page said so.
+    """
+    try:
+        return history.Key.parse(before) if before is not None else None
+    except ValueError:
+        raise NoSuchThing("There is no such page.") from None
 
 
 def shown(fields: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import parse_qs, quote, urlencode
 from uuid import UUID
 from zoneinfo import available_timezones
@@ -17,11 +17,11 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.shared.cookies import Cookie
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from schoolbell.admin import history, rendering
+from schoolbell.admin import rendering
 from schoolbell.admin.acts import Acts
 from schoolbell.admin.desk import Desk
 from schoolbell.admin.login import HOME, Site, form_token
-from schoolbell.admin.models import Done, Job, Reschedule, Trigger, Triggered
+from schoolbell.admin.models import Done, Job, Reschedule, RunStatus, Trigger, Triggered
 from schoolbell.admin.problems import NoSuchThing, Refusal
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.operations.expressions import InvalidExpression
@@ -93,9 +93,7 @@ def list_jobs() -> Html:
 @router.get(f"{HOME}/<job>", include_in_schema=False, enable_validation=False)
 def read_job(job: str) -> Html:
     found = desk().job(job, fresh=visit().has_just_changed)
-    with desk().database.transaction(read_only=True) as connection:
-        runs = history.runs_of(connection, job, size=RUNS_DRAWN)
-        letters = history.letters_of(connection, job, size=LETTERS_SHOWN)
+    runs, letters = desk().runs(job, size=RUNS_DRAWN), desk().letters(job, size=LETTERS_SHOWN)
     older = runs.next or (len(runs.runs) > RUNS_SHOWN and "more") or None
     return page(
         "job.html",
@@ -111,9 +109,8 @@ def list_runs(job: str) -> Html:
     query = router.current_event.query_string_parameters
     desk().known(job)
     shown = query.get("status", "")
-    status = history.status_of(shown)
-    with desk().database.transaction(read_only=True) as connection:
-        runs = history.runs_of(connection, job, status=status, before=query.get("before"))
+    status: RunStatus | None = next((each for each in get_args(RunStatus) if each == shown), None)
+    runs = desk().runs(job, status=status, before=query.get("before"))
     return page("runs.html", job=job, runs=runs, shown=shown if status else "")
 
 
@@ -129,8 +126,7 @@ def list_letters(job: str) -> Html:
     query = router.current_event.query_string_parameters
     resolved = query.get("resolved") == "true"
     found = desk().job(job, fresh=False)
-    with desk().database.transaction(read_only=True) as connection:
-        letters = history.letters_of(connection, job, resolved=resolved, before=query.get("before"))
+    letters = desk().letters(job, resolved=resolved, before=query.get("before"))
     return page("letters.html", job=found, letters=letters, resolved=resolved)
 
 

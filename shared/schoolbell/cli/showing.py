@@ -20,7 +20,7 @@ from schoolbell.operations import (
     Health,
     JobInfo,
     LogRecord,
-    QueueInfo,
+    QueueDepth,
     RunInfo,
 )
 from schoolbell.operations.triggers import CANCELLED
@@ -102,7 +102,7 @@ def _cut(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
 
 
-def job(found: JobInfo, now: datetime, queues: Sequence[QueueInfo], runs: Sequence[RunInfo]) -> None:
+def job(found: JobInfo, now: datetime, queues: Sequence[QueueDepth], runs: Sequence[RunInfo]) -> None:
     """One job with its next times, its queues and its latest runs."""
     console.print(f"[bold]{escape(found.name)}[/]  {escape(found.description)}\n", soft_wrap=True)
     rows = [("rung by", rung_by(found))]
@@ -206,7 +206,7 @@ def logs(found: Sequence[LogRecord]) -> None:
         console.print("The run has written nothing, or its log is gone.")
 
 
-def show_queues(found: Sequence[QueueInfo]) -> None:
+def show_queues(found: Sequence[QueueDepth]) -> None:
     """Queues with what they hold."""
     table(
         ("queue", "waiting", "delayed", "in flight", "dead"),

@@ -4,17 +4,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from functools import partial
+from typing import Any, Self
+from uuid import UUID, uuid4
 
 from aws_lambda_powertools import Logger
 from sqlalchemy import Connection, Delete, Table, Update, any_, func, select
 
 from schoolbell.database import Database
 from schoolbell.jobs import runs
+from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import JobError
-from schoolbell.jobs.runs import Cursor
+from schoolbell.jobs.runs import Cursor, Run
+from schoolbell.jobs.runtime import Runtime
 from schoolbell.settings import Settings
 
 HAND_ON_BELOW = timedelta(minutes=1)
@@ -83,10 +86,46 @@ class JobContext:
     is_run_stored: bool = True
     """A run of messages gets its row when it is over, so there is none to count on before that."""
 
+    @classmethod
+    def of(cls, name: str, logger: Logger, on: Runtime, context: LambdaContext) -> Self:
+        """The context of an invocation that has just begun, in a run that gets its row when it is over."""
+        now = on.clock()
+        return cls(
+            name=name,
+            run_id=uuid4(),
+            now=now,
+            logger=logger,
+            database=on.database,
+            settings=on.settings,
+            outbox=Outbox(clock_of(context, now)),
+            given=remaining_time(context),
+            remaining=partial(remaining_time, context),
+            request_id=context.aws_request_id,
+            is_run_stored=False,
+        )
+
+    def in_run(self, run: Run) -> Self:
+        """The same in a run that has its row, which says how far earlier invocations of it came."""
+        return replace(
+            self,
+            run_id=run.id,
+            scheduled_for=run.scheduled_for,
+            time_zone=run.time_zone or None,
+            dry_run=run.dry_run,
+            attempt=run.attempt,
+            phases={name: Progress(**stored) for name, stored in (run.cursor or {}).items()},
+            is_run_stored=True,
+        )
+
+    @property
+    def elapsed(self) -> timedelta:
+        """How long the invocation has taken so far."""
+        return self.given - self.remaining()
+
     @property
     def current(self) -> datetime:
         """The time as the invocation goes on: for claims and leases, which others compare with their own time."""
-        return self.now + (self.given - self.remaining())
+        return self.now + self.elapsed
 
     @property
     def deadline(self) -> datetime:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import update_wrapper
 from typing import Any
-from uuid import uuid4
 
 from aws_lambda_powertools import Logger
 from pydantic import ValidationError
@@ -14,7 +13,7 @@ from schoolbell.database import is_unavailable
 from schoolbell.jobs import dead_letters, outbox, runs
 from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.dead_letters import DeadLetter
-from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.messages import (
     Message,
     Received,
@@ -113,25 +112,10 @@ class QueueJob[P: Payload]:
         Raises:
             InvalidEvent: the event comes from something other than SQS.
         """
-        started_with = remaining_time(context)
         received = received_from(event, self.name)
-        on = runtime(started_with)
-        now = on.clock()
-        run_id = uuid4()
-        self._logger.append_keys(run_id=str(run_id))
-        job = JobContext(
-            name=self.name,
-            run_id=run_id,
-            now=now,
-            logger=self._logger,
-            database=on.database,
-            settings=on.settings,
-            outbox=outbox.Outbox(clock_of(context, now)),
-            given=started_with,
-            remaining=lambda: remaining_time(context),
-            request_id=context.aws_request_id,
-            is_run_stored=False,
-        )
+        on = runtime(remaining_time(context))
+        job = JobContext.of(self.name, self._logger, on, context)
+        self._logger.append_keys(run_id=str(job.run_id))
         settlement = _Settlement(on, job, received)
         valid = self._validate(settlement)
         try:
@@ -146,12 +130,7 @@ class QueueJob[P: Payload]:
             job.send_outbox()
         failed = settlement.settle()
         settlement.record(result, on.clock())
-        count_run(
-            self.name,
-            failures=len(failed),
-            items=len(received) - len(failed),
-            duration=started_with - remaining_time(context),
-        )
+        count_run(self.name, failures=len(failed), items=len(received) - len(failed), duration=job.elapsed)
         return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
 
     def _validate(self, settlement: "_Settlement") -> list[Message[P]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import update_wrapper
 from typing import Any, Literal
 from uuid import UUID
@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, Va
 from sqlalchemy import Connection
 
 from schoolbell.jobs import leases, runs
-from schoolbell.jobs.context import HandedOn, JobContext, Progress
-from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
+from schoolbell.jobs.context import HandedOn, JobContext
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobFailed, Payload, Result, in_one_line
@@ -101,34 +101,16 @@ class ScheduledJob:
             InvalidEvent: the event is none that the job's triggers send.
             JobFailed: the job raised; Lambda tries again, twice.
         """
-        started_with = remaining_time(context)
-        on = runtime(started_with)
-        now = on.clock()
+        on = runtime(remaining_time(context))
+        job = JobContext.of(self.name, self._logger, on, context)
         occasion = self._occasion(event, has_dry_run=on.settings.job_dry_run)
         on.database.check()
-        outbox = Outbox(clock_of(context, now))
-        run = self._claim(on, outbox, occasion, context, now)
+        run = self._claim(on, job, occasion)
         if run is None:
             self._logger.info("run is done or being done")
             return {"status": "skipped", "reason": "this run is done, or another invocation is at it"}
         self._logger.append_keys(run_id=str(run.id))
-        job = JobContext(
-            name=self.name,
-            run_id=run.id,
-            now=now,
-            logger=self._logger,
-            database=on.database,
-            settings=on.settings,
-            outbox=outbox,
-            given=started_with,
-            remaining=lambda: remaining_time(context),
-            request_id=context.aws_request_id,
-            scheduled_for=run.scheduled_for,
-            time_zone=run.time_zone or None,
-            dry_run=run.dry_run,
-            attempt=run.attempt,
-            phases={name: Progress(**stored) for name, stored in (run.cursor or {}).items()},
-        )
+        job = job.in_run(run)
         job.send_outbox()
         if self._singleton and not self._take_lease(on, job):
             return self._end(on, job, None, {"status": "skipped", "reason": "an earlier run is not over"})
@@ -138,8 +120,8 @@ class ScheduledJob:
             self._logger.info("run goes on in another invocation")
             return {"status": "continued", "run_id": str(run.id)}
         except Exception as error:
-            return self._fail(on, job, error, started_with)
-        count_run(self.name, failures=0, items=_items(job, result), duration=started_with - remaining_time(context))
+            return self._fail(on, job, error)
+        count_run(self.name, failures=0, items=_items(job, result), duration=job.elapsed)
         return self._end(on, job, result, {"status": "completed"})
 
     def _work(self, job: JobContext, run: runs.Run) -> Result | None:
@@ -151,19 +133,16 @@ class ScheduledJob:
         job.send_outbox()
         return result
 
-    def _claim(
-        self, on: Runtime, outbox: Outbox, occasion: _Occasion, context: LambdaContext, now: datetime
-    ) -> runs.Run | None:
-        locked_until = now + remaining_time(context)
+    def _claim(self, on: Runtime, job: JobContext, occasion: _Occasion) -> runs.Run | None:
         with on.database.transaction() as connection:
             if occasion.continues:
                 run = runs.claim_continued(
                     connection,
                     self.name,
                     occasion.continues,
-                    request_id=context.aws_request_id,
-                    now=now,
-                    locked_until=locked_until,
+                    request_id=job.request_id,
+                    now=job.now,
+                    locked_until=job.deadline,
                 )
             else:
                 run = runs.claim(
@@ -171,16 +150,16 @@ class ScheduledJob:
                     self.name,
                     trigger=occasion.trigger,
                     scheduled_for=occasion.scheduled_for,
-                    request_id=context.aws_request_id,
-                    now=now,
-                    locked_until=locked_until,
+                    request_id=job.request_id,
+                    now=job.now,
+                    locked_until=job.deadline,
                     dry_run=occasion.dry_run,
                     data=occasion.data,
                     time_zone=occasion.time_zone,
                     named=occasion.named,
                 )
             if run:
-                self._tell(on, outbox, connection, run.id)
+                self._tell(on, job.outbox, connection, run.id)
         return run
 
     def _take_lease(self, on: Runtime, job: JobContext) -> bool:
@@ -198,10 +177,10 @@ class ScheduledJob:
         self._logger.info("run ended", **outcome, result=stored)
         return {**outcome, "run_id": str(job.run_id), "dry_run": job.dry_run, "result": stored}
 
-    def _fail(self, on: Runtime, job: JobContext, error: Exception, started_with: timedelta) -> dict[str, Any]:
+    def _fail(self, on: Runtime, job: JobContext, error: Exception) -> dict[str, Any]:
         reason = in_one_line(error)
         self._logger.error("run failed", error=reason, frames=runs.frames(error))
-        count_run(self.name, failures=1, items=0, duration=started_with - job.remaining())
+        count_run(self.name, failures=1, items=0, duration=job.elapsed)
         try:
             with on.database.transaction() as connection:
                 runs.fail(connection, job.run_id, error, on.clock())

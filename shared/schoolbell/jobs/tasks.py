@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from functools import update_wrapper
 from typing import Any
-from uuid import uuid4
 
 from pydantic import ValidationError
 
 from schoolbell.jobs import runs
 from schoolbell.jobs.context import JobContext
-from schoolbell.jobs.invocation import LambdaContext, clock_of, remaining_time
+from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
-from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import InvalidEvent, JobFailed, Payload, Result, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
@@ -42,22 +39,8 @@ class TaskJob[P: Payload, R: Result]:
             InvalidEvent: the machine gave what the payload model refuses.
             JobFailed: the job raised.
         """
-        started_with = remaining_time(context)
-        on = runtime(started_with)
-        now = on.clock()
-        job = JobContext(
-            name=self.name,
-            run_id=uuid4(),
-            now=now,
-            logger=self._logger,
-            database=on.database,
-            settings=on.settings,
-            outbox=Outbox(clock_of(context, now)),
-            given=started_with,
-            remaining=lambda: remaining_time(context),
-            request_id=context.aws_request_id,
-            is_run_stored=False,
-        )
+        on = runtime(remaining_time(context))
+        job = JobContext.of(self.name, self._logger, on, context)
         self._logger.append_keys(run_id=str(job.run_id))
         try:
             message = self._payload.model_validate_json(json.dumps(event))  # JSON mode: ids and times come as text
@@ -68,18 +51,16 @@ class TaskJob[P: Payload, R: Result]:
             result = self._function(job, message)
             job.send_outbox()
         except Exception as error:
-            self._report(on, job, None, error, started_with)
+            self._report(on, job, None, error)
             raise JobFailed(in_one_line(error)) from None
-        self._report(on, job, result, None, started_with)
+        self._report(on, job, result, None)
         return runs.as_json(result) or {}
 
-    def _report(
-        self, on: Runtime, job: JobContext, result: R | None, error: Exception | None, started_with: timedelta
-    ) -> None:
+    def _report(self, on: Runtime, job: JobContext, result: R | None, error: Exception | None) -> None:
         failures = int(error is not None)
         if error:
             self._logger.error("task failed", error=in_one_line(error), frames=runs.frames(error))
-        count_run(self.name, failures=failures, items=1 - failures, duration=started_with - job.remaining())
+        count_run(self.name, failures=failures, items=1 - failures, duration=job.elapsed)
         try:
             with on.database.transaction() as connection:
                 runs.record(

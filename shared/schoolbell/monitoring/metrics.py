@@ -45,11 +45,11 @@ class _Collector(Collector):
 
     def _of_queues(self) -> Iterator[Metric]:
         queues = self.state.queues.items()
-        waiting = {name: queue.waiting for name, queue in queues}
+        waiting = {name: depth.unreceived for name, depth in queues}
         yield _gauge(
             "queue_waiting", "Messages that wait in a queue, those included that are delayed", "queue", waiting
         )
-        active = {name: queue.active for name, queue in queues}
+        active = {name: depth.in_flight for name, depth in queues}
         yield _gauge("queue_active", "Messages that a function has received and is not done with", "queue", active)
         dead = dict(self.state.dead)
         yield _gauge(

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         LogRecord,
         NotFound,
         Outcome,
-        QueueInfo,
         Refused,
         RunHandle,
         RunInfo,
     )
+    from schoolbell.operations.queues import QueueDepth
 else:
     from importlib import import_module
 
@@ -41,11 +41,11 @@ else:
             "LogRecord",
             "NotFound",
             "Outcome",
-            "QueueInfo",
             "Refused",
             "RunHandle",
             "RunInfo",
         ),
+        "queues": ("QueueDepth",),
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

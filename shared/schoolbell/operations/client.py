@@ -35,18 +35,17 @@ from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 from aws_lambda_powertools import Logger
-from sqlalchemy import Connection, bindparam, func, select, text, true
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from schoolbell import aws
 from schoolbell.database import Database, is_unavailable
 from schoolbell.domains.platform.tables.dead_letters import dead_letters
-from schoolbell.domains.platform.tables.runs import job_runs
 from schoolbell.jobs.one_time_schedules import TOO_LATE
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import in_one_line
-from schoolbell.operations import catalogue, redrives, schedule_control, triggers
+from schoolbell.operations import catalogue, history, redrives, schedule_control, triggers
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
 from schoolbell.operations.expressions import InvalidExpression, parse
 from schoolbell.operations.models import (
@@ -57,13 +56,12 @@ from schoolbell.operations.models import (
     LogRecord,
     NotFound,
     Outcome,
-    QueueInfo,
     Refused,
     RunHandle,
     RunInfo,
     State,
 )
-from schoolbell.operations.queue_sizes import size_of
+from schoolbell.operations.queues import QueueDepth, depth_of, depths_of
 from schoolbell.operations.triggers import CANCELLED, Trigger
 from schoolbell.settings import Settings
 
@@ -234,7 +232,7 @@ class JobClient:
             return is_taken_back
         if triggers.end_before_it_begins(connection, trigger, now):
             return True
-        run = self._run(connection, trigger.id)
+        run = history.run(connection, trigger.id, RunInfo)
         return run is not None and run.error == CANCELLED
 
     def outcome(self, handle: RunHandle) -> Outcome:
@@ -251,7 +249,7 @@ class JobClient:
                 return Outcome("cancelled")
             if trigger.queue:
                 return self._outcome_of_message(connection, trigger)
-            run = self._run(connection, trigger.id)
+            run = history.run(connection, trigger.id, RunInfo)
         if run is None:
             return Outcome("waiting")
         return Outcome("cancelled" if run.error == CANCELLED else _state(run.status), run, run.error)
@@ -379,7 +377,7 @@ class JobClient:
         """
         return sum(queue.pending for queue in self.queues(job))
 
-    def queues(self, job: str | None = None) -> list[QueueInfo]:
+    def queues(self, job: str | None = None) -> list[QueueDepth]:
         """The queues of a job, or of all jobs, with their dead letters.
 
         Raises:
@@ -387,30 +385,23 @@ class JobClient:
         """
         found = self._functions()
         asked = found if job is None else [self._named(found, job)]
-        return [self._queue(queue) for info in asked for queue in info.queues]
-
-    def _queue(self, name: str) -> QueueInfo:
-        client = aws.client("sqs")
-        size = size_of(client, self.settings.queue_url(name))
-        dead = size_of(client, self.settings.dead_letter_queue_url(name))
-        return QueueInfo(name, *size, dead=sum(dead))
+        return list(depths_of([queue for info in asked for queue in info.queues], self.settings).values())
 
     def health(self) -> Health:
         """Whether database and AWS answer, nothing piles up and nothing is dead."""
         problems: list[str] = []
         jobs: list[JobInfo] = []
-        queues: list[QueueInfo] = []
+        queues: list[QueueDepth] = []
         letters: dict[str, int] = {}
         try:
             jobs = self.jobs()
             queues = self.queues()
             with self.database.transaction(read_only=True) as connection:
-                letters = {row.job: row.letters for row in connection.execute(_OPEN_LETTERS)}
-                critical = [job.name for job in jobs if job.is_critical]
-                failed = list(connection.execute(_FAILED_LAST, {"jobs": critical}).scalars())
+                letters = {job: each.count for job, each in history.unresolved(connection).items()}
+                failed = history.failed_last(connection, [job.name for job in jobs if job.is_critical])
             problems += [f"{queue.name}: {queue.pending:,} messages" for queue in queues if queue.pending > BACKLOG]
             problems += [f"{job}: {_letters(count)}" for job, count in sorted(letters.items())]
-            problems += [f"{job}: its last run failed" for job in sorted(failed)]
+            problems += [f"{job}: its last run failed" for job in failed]
         except Exception as error:
             if isinstance(error, DBAPIError) or is_unavailable(error):
                 problems.append(f"the database does not answer: {in_one_line(error)}")
@@ -442,21 +433,8 @@ class JobClient:
             NotFound: no job is called so.
         """
         names = [self._named(self._functions(), job).name] if job else [each.name for each in self._functions()]
-        # By job, since that is how runs are indexed: a million of them are not to be sorted for the latest twenty.
-        asked = (
-            func.jsonb_array_elements_text(bindparam("jobs", names, type_=JSONB))
-            .table_valued("job", name="asked")
-            .render_derived()
-        )
-        run = job_runs.alias("run")
-        query = select(run).where(run.c.job == asked.c.job).order_by(run.c.started_at.desc()).limit(limit)
-        query = query.where(run.c.status == status) if status else query
-        query = query.where(run.c.started_at < before) if before else query
-        latest = query.lateral("latest")
-        columns = [latest.c[name] for name in RunInfo.__dataclass_fields__]
-        found = select(*columns).select_from(asked.join(latest, true())).order_by(latest.c.started_at.desc())
         with self.database.transaction(read_only=True) as connection:
-            return [RunInfo(*row) for row in connection.execute(found.limit(limit))]
+            return history.runs(connection, names, RunInfo, status=status, before=before, limit=limit)
 
     def run(self, run_id: UUID) -> RunInfo:
         """One run.
@@ -465,7 +443,7 @@ class JobClient:
             NotFound: there is none, or no longer.
         """
         with self.database.transaction(read_only=True) as connection:
-            found = self._run(connection, run_id)
+            found = history.run(connection, run_id, RunInfo)
         if found is None:
             raise NotFound(f"there is no run {run_id}")
         return found
@@ -504,11 +482,9 @@ class JobClient:
         """
         if job is not None:
             self._named(self._functions(), job)
-        query = select(*_LETTER_COLUMNS).order_by(dead_letters.c.dead_at.desc()).limit(limit)
-        query = query if resolved else query.where(dead_letters.c.resolved_at.is_(None))
-        query = query.where(dead_letters.c.job == job) if job else query
+        wanted = None if resolved else False
         with self.database.transaction(read_only=True) as connection:
-            return [DeadLetterInfo(*row) for row in connection.execute(query)]
+            return history.letters(connection, DeadLetterInfo, job=job, resolved=wanted, limit=limit)
 
     def dead_letter(self, letter: UUID) -> DeadLetterInfo:
         """One dead letter.
@@ -517,10 +493,10 @@ class JobClient:
             NotFound: there is none.
         """
         with self.database.transaction(read_only=True) as connection:
-            row = connection.execute(select(*_LETTER_COLUMNS).where(dead_letters.c.id == letter)).first()
-        if row is None:
+            found = history.letter(connection, letter, DeadLetterInfo)
+        if found is None:
             raise NotFound(f"there is no dead letter {letter}")
-        return DeadLetterInfo(*row)
+        return found
 
     def redrive(self, what: str | UUID) -> Change:
         """Sends dead letters again: all of a job by its name, or one by its id. Twice sends once.
@@ -572,7 +548,7 @@ class JobClient:
         if redrives.is_moving(self.settings, queue):
             return is_moving
         started = self.clock()
-        dead = sum(size_of(aws.client("sqs"), self.settings.dead_letter_queue_url(queue)))
+        dead = depth_of(queue, self.settings).dead
         if not dead and not self._has_open(self.settings.resource_name(queue)):
             return Change(is_changed=False, message=f"{queue} has no dead letters")
         try:
@@ -696,10 +672,6 @@ class JobClient:
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
         return str(outputs["DelayedTriggerRoleArn"])
 
-    def _run(self, connection: Connection, run_id: UUID) -> RunInfo | None:
-        row = connection.execute(select(*_RUN_COLUMNS).where(job_runs.c.id == run_id)).first()
-        return RunInfo(*row) if row else None
-
     @contextmanager
     def _audited(self, action: str, subject: str, details: Mapping[str, Any]) -> Iterator[None]:
         """Writes down what is about to be changed in AWS, and then how that ended: no change is without its record."""
@@ -727,9 +699,6 @@ class JobClient:
         record: UUID = connection.execute(_AUDIT, values).scalar_one()
         return record
 
-
-_RUN_COLUMNS = [job_runs.c[name] for name in RunInfo.__dataclass_fields__]
-_LETTER_COLUMNS = [dead_letters.c[name] for name in DeadLetterInfo.__dataclass_fields__]
 
 _AUDIT = text(
     """
@@ -762,24 +731,6 @@ _MESSAGE = text(
     WHERE row.dedup_key = :dedup_key
     """
 )
-
-_OPEN_LETTERS = text(
-    "SELECT job, count(*) AS letters FROM platform.dead_letters WHERE resolved_at IS NULL GROUP BY job"
-)
-
-_FAILED_LAST = text(
-    """
-    SELECT job
-    FROM jsonb_array_elements_text(:jobs) AS asked (job)
-    CROSS JOIN LATERAL (
-        SELECT status FROM platform.job_runs AS run
-        WHERE run.job = asked.job AND run.finished_at IS NOT NULL
-        ORDER BY run.started_at DESC
-        LIMIT 1
-    ) AS latest
-    WHERE latest.status IN ('failed', 'timed_out')
-    """
-).bindparams(bindparam("jobs", type_=JSONB))
 
 
 def _state(status: str) -> State:

@@ -103,23 +103,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueInfo:
-    """How many messages a queue holds, about (SQS counts no closer)."""
-
-    name: str
-    """As jobs are named."""
-    waiting: int
-    delayed: int
-    in_flight: int
-    dead: int
-
-    @property
-    def pending(self) -> int:
-        """All messages that are still to be handled."""
-        return self.waiting + self.delayed + self.in_flight
-
-
-@dataclass(frozen=True, slots=True)
 class DeadLetterInfo:
     """A row of `platform.dead_letters`."""
 

@@ -817,7 +817,7 @@ def test_one_queue_that_gets_no_answer_speaks_for_all(
     jobs = listed(database, settings, now)
     assert sum(len(job.queues) for job in jobs) > 1
     silent: SilentServer = request.getfixturevalue("silent_aws")
-    request.getfixturevalue("monkeypatch").setattr("schoolbell.admin.catalogue.CALLS_AT_ONCE", 1)
+    request.getfixturevalue("monkeypatch").setattr("schoolbell.operations.queues.CALLS_AT_ONCE", 1)
     assert queues_of(jobs, settings, now) == {}
     assert silent.callers == 1
 
