@@ -36,11 +36,19 @@ PRICES: Final[Mapping[str, float]] = {
     "Schedules going off": 1.00e-6,
     "State transitions": 25.0e-6,
     "DynamoDB writes": 0.625e-6,
+    "DynamoDB reads": 0.125e-6,
     "Logs, GB": 0.50,
     "Metrics": 0.30,
     "Metrics watched by alarms": 0.10,
     "Dashboards": 3.00,
     "Secrets": 0.40,
+    "Secret reads": 0.05e-4,
+    "Keys": 1.00,
+    "Key requests": 0.03e-4,
+    "Traces": 5.00e-6,
+    "API requests": 1.00e-6,
+    "Archive, GB": 0.004,
+    "Operators who sign in": 0.015,
     "E-mails by SES": 0.10e-3,
 }
 """US dollars a unit, us-east-1, on demand, as AWS listed them in 2026; functions are arm64."""
@@ -58,6 +66,9 @@ MESSAGES: Final[Mapping[str, float]] = {
 }
 """Messages a teacher and month, by queue, where it matters; `FEW` for all others."""
 FEW: Final = 2
+
+SES: Final = "E-mails by SES"
+WITHOUT_EMAILS: Final = "All of it without e-mails"
 
 ONE_SHOTS: Final = 62  # a teacher's lessons and planned messages
 EMAILS: Final = 20
@@ -86,8 +97,25 @@ SECONDS_A_TEACHER: Final = 0.0002
 """Of a scheduled job that goes over all students: 1.5 seconds for 100,000 of them."""
 
 LOG_BYTES_AN_INVOCATION: Final = 2_000
-WRITES_A_CALL: Final = 2
-METRICS_A_JOB: Final = 4
+WRITES_A_CALL: Final = 4
+"""The limiter counts a call for its tenant and for all, in one transaction, which is billed twice over."""
+READS_A_CALL: Final = 2
+"""The circuit's state, and the limiter's where a batch looks ahead; eventually consistent reads are half a unit."""
+
+COLD_STARTS: Final = 0.02
+"""Of all invocations; each reads the database's secret, and some another one."""
+SECRETS_A_START: Final = 1.5
+SYNCS: Final = 72
+"""Changes of a teacher's calendar, each of which has the token decrypted where an environment does not know it yet."""
+TRACED_AT_ONCE: Final = 1.0
+"""Lambda samples the first invocation of each second, and one in twenty of the others."""
+SCRAPE: Final = 15
+"""Seconds between two looks of Prometheus at the metrics."""
+OPERATORS: Final = 5
+AUDIT_GIGABYTES: Final = 0.002
+"""Compressed, that a teacher's audit records of seven years come to."""
+CIRCUIT_HOURS: Final = 2
+"""Hours of a month in which a circuit opens or closes, which is when its metric has values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +137,11 @@ class Bundle:
     functions: tuple[Function, ...]
     watched: int
     """Metrics that alarms look at."""
+    keys: int
+    critical: tuple[str, ...]
+    """The jobs whose failures are counted for an alarm."""
+    circuits: int
+    """The circuits whose state is a metric."""
     dashboards: int
     secrets: int
 
@@ -116,7 +149,8 @@ class Bundle:
 def read_bundle() -> Bundle:
     """Reads the templates."""
     functions: list[Function] = []
-    watched = dashboards = secrets = 0
+    watched = dashboards = secrets = keys = circuits = 0
+    critical: list[str] = []
     for path in [CHECKOUT / "template.yaml", *sorted(CHECKOUT.glob("functions/*/template.yaml"))]:
         template = expand_template(path)
         resources = template["Resources"]
@@ -125,11 +159,27 @@ def read_bundle() -> Bundle:
             match resource["Type"]:
                 case "AWS::CloudWatch::Alarm":
                     watched += _metrics_of(resource["Properties"])
+                    circuits += "CircuitBroken" in str(resource)
+                case "AWS::KMS::Key":
+                    keys += 1
                 case "AWS::CloudWatch::Dashboard":
                     dashboards += 1
                 case "AWS::SecretsManager::Secret":
                     secrets += 1
-    return Bundle(tuple(functions), watched, dashboards, secrets)
+        critical += _critical(path.parent.name, template)
+    return Bundle(tuple(functions), watched, keys, tuple(critical), circuits, dashboards, secrets)
+
+
+def _critical(domain: str, template: Mapping[str, Any]) -> Iterator[str]:
+    for resource in template["Resources"].values():
+        variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+        if resource["Type"] == "AWS::Lambda::Function" and variables.get("JOB_CRITICAL") == "true":
+            yield _job(domain, resource)
+
+
+def _job(domain: str, function: Mapping[str, Any]) -> str:
+    name = function["Properties"]["FunctionName"]["Fn::Sub"].removeprefix(f"${{Stack}}-{domain}-")
+    return f"{domain}.{name}"
 
 
 def _functions(domain: str, template: Mapping[str, Any]) -> Iterator[Function]:
@@ -137,9 +187,8 @@ def _functions(domain: str, template: Mapping[str, Any]) -> Iterator[Function]:
     for logical_id, resource in resources.items():
         if resource["Type"] != "AWS::Lambda::Function":
             continue
-        job = resource["Properties"]["FunctionName"]["Fn::Sub"].removeprefix(f"${{Stack}}-{domain}-")
         yield Function(
-            job=f"{domain}.{job}",
+            job=_job(domain, resource),
             gigabytes=resource["Properties"]["MemorySize"] / 1024,
             runs=sum(_runs(each["Properties"], logical_id) for each in resources.values() if "Properties" in each),
             queues=tuple(_queues(domain, template, logical_id)),
@@ -210,6 +259,7 @@ def units(bundle: Bundle, teachers: int) -> dict[str, float]:
         gigabyte_seconds += seconds * function.gigabytes
     runs = sum(invocations.values())
     queues = sum(len(function.queues) for function in bundle.functions)
+    calls = teachers * (MESSAGES["tutoring.drive-copy"] * 2 + SYNCS + EMAILS)  # of outside services
     return {
         "Lambda requests": runs,
         "Lambda GB-seconds": gigabyte_seconds,
@@ -217,15 +267,28 @@ def units(bundle: Bundle, teachers: int) -> dict[str, float]:
         "SQS, of idle pollers": queues * POLLERS * SECONDS_A_MONTH / POLL,
         "Schedules going off": ONE_SHOTS * teachers,
         "State transitions": OFFERS * TRANSITIONS_AN_OFFER * teachers,
-        "DynamoDB writes": WRITES_A_CALL * teachers * (MESSAGES["tutoring.drive-copy"] * 2 + EMAILS),
+        "DynamoDB writes": WRITES_A_CALL * calls,
+        "DynamoDB reads": READS_A_CALL / 2 * calls,
         "Logs, GB": runs * LOG_BYTES_AN_INVOCATION / 1e9,
-        # A metric is paid for in the hours in which it has values.
-        "Metrics": METRICS_A_JOB * sum(min(1.0, count / HOURS_A_MONTH) for count in invocations.values()),
+        "Metrics": _metrics(bundle, invocations),
         "Metrics watched by alarms": bundle.watched,
         "Dashboards": bundle.dashboards,
         "Secrets": bundle.secrets + 1,  # and the database's
-        "E-mails by SES": EMAILS * teachers,
+        "Secret reads": COLD_STARTS * SECRETS_A_START * runs,
+        "Keys": bundle.keys,
+        "Key requests": teachers * (SYNCS + MESSAGES["tutoring.drive-copy"]),
+        "Traces": min(runs, SECONDS_A_MONTH * TRACED_AT_ONCE + runs / 20),
+        "API requests": SECONDS_A_MONTH / SCRAPE,
+        "Archive, GB": AUDIT_GIGABYTES * teachers,
+        "Operators who sign in": OPERATORS,
+        SES: EMAILS * teachers,
     }
+
+
+def _metrics(bundle: Bundle, invocations: Mapping[str, float]) -> float:
+    """Custom metrics, each of which is paid for in the hours in which it has values."""
+    counted = [invocations.get(job, 0.0) for job in (*bundle.critical, "platform.dead-letter-sweep")]
+    return sum(min(1.0, count / HOURS_A_MONTH) for count in counted) + bundle.circuits * CIRCUIT_HOURS / HOURS_A_MONTH
 
 
 def lines_of(bundle: Bundle) -> list[list[str]]:
@@ -236,7 +299,9 @@ def lines_of(bundle: Bundle) -> list[list[str]]:
         for what, price in PRICES.items()
     ]
     totals = [sum(column[what] * price for what, price in PRICES.items()) for column in columns]
+    own = [total - column[SES] * PRICES[SES] for total, column in zip(totals, columns, strict=True)]
     each = [total / teachers for total, teachers in zip(totals, TEACHERS, strict=True)]
+    lines.append([WITHOUT_EMAILS, *(cell for total in own for cell in ("", f"{total:,.2f}"))])
     lines.append(["All of it", *(cell for total in totals for cell in ("", f"{total:,.2f}"))])
     lines.append(["A teacher", *(cell for one in each for cell in ("", f"{one:,.4f}"))])
     return lines
@@ -257,6 +322,8 @@ def page(lines: Sequence[Sequence[str]]) -> str:
     """The table as the page of the documentation."""
     rows = [heads(), ["---", *["---:"] * (len(heads()) - 1)], *lines]
     listed = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    without = next(line for line in lines if line[0] == WITHOUT_EMAILS)
+    compared = ", ".join(f"{cost} with {size:,} teachers" for cost, size in zip(without[2::2], TEACHERS, strict=True))
     return f"""# What it costs to run on AWS
 
 Written by `make cost` from the templates. What happens in a month is a model: a teacher has 14 students, gives 60
@@ -266,12 +333,24 @@ top of [local/cost.py](../local/cost.py): change them to yours and run it again.
 
 {listed}
 
-What is not in it: PostgreSQL, a NAT gateway or endpoints where the functions are in a VPC, traces of X-Ray (5 dollars a
-million, of which Lambda samples one request a second and one in twenty beyond), text messages and push providers.
+What is not in it: PostgreSQL, a NAT gateway or endpoints where the functions are in a VPC, text messages and push
+providers. Two lines are there before the first lesson is: Lambda's pollers, who ask each queue for messages all the time,
+at a quarter of a dollar a queue and month; and the dashboard, although the first three of an account are free.
 
-Two lines are there before the first lesson is. Lambda's pollers ask each queue for messages all the time: a queue costs
-a quarter of a dollar a month whether it is used or not. And each job that runs every hour has {METRICS_A_JOB} metrics
-of its own.
+One alarm by a Metrics Insights query for all queues would cost the same: CloudWatch bills such a query by the metrics
+that it looks at. So each queue has alarms of its own, which say which queue it is.
+
+## Beside what it replaces
+
+The least that two other designs cost a month without the database, in the same region, at any of these sizes:
+
+| | US$ |
+| --- | ---: |
+| two workers, each a Fargate task of 0.25 vCPU and 0.5 GB on arm64, with a queue in PostgreSQL | 14.4 |
+| the same two workers, with a managed Redis (cache.t4g.micro, a single node) | 26.1 |
+| Schoolbell, without its e-mails | {compared} |
+
+Those two workers have no alarms, dashboard, traces or logs in that sum, and have to be made larger as the load grows.
 """
 
 

@@ -61,6 +61,8 @@ class Settings(BaseModel):
     """What is less severe is not told there."""
     slack_runs: frozenset[str] = frozenset()
     """The scheduled jobs each of whose runs is told there; in the environment, their names with commas between."""
+    job_critical: bool = False
+    """Whether somebody is woken when the function's job fails."""
     job_dry_run: bool = False
     """Whether the function's job has a dry run."""
     monitoring_secret_id: str = ""

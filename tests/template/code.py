@@ -24,6 +24,7 @@ IAM: Final = {
     "cloudwatch": "cloudwatch",
     "dynamodb": "dynamodb",
     "events": "events",
+    "kms": "kms",
     "lambda": "lambda",
     "logs": "logs",
     "s3": "s3",

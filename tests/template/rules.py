@@ -641,8 +641,9 @@ def dashboards_can_be_read(bundle: Bundle) -> Iterator[str]:
                 properties = widget["properties"]
                 if places.count((widget["x"], widget["y"])) > 1 or not properties.get("title"):
                     yield f"{domain}: {logical_id} has a widget without a place or a title of its own"
-                if STACK not in json.dumps(properties["metrics"]):
-                    yield f"{domain}: {properties['title']} shows the metrics of every stack"
+                shown = properties.get("metrics") or properties.get("query")
+                if STACK not in json.dumps(shown):
+                    yield f"{domain}: {properties['title']} shows the metrics or logs of every stack"
 
 
 @rule

@@ -12,7 +12,6 @@ in `archived_to`. An object is read back before the database forgets a record of
 from schoolbell.alerts import Alert, Severity, is_standing, send_alert
 from schoolbell.domains.platform import audit_archive
 from schoolbell.jobs import JobContext, Result, scheduled_job
-from schoolbell.jobs.observability import count_alert
 
 
 class Cleaned(Result):
@@ -40,8 +39,6 @@ def handler(job: JobContext) -> Cleaned:
         archived[tier.name] = new.counts.get("archived", 0)
         deleted[tier.name] = young + new.counts.get("deleted", 0) + old.counts.get("deleted", 0)
         unverified += new.counts.get("unverified", 0) + old.counts.get("unverified", 0)
-    if unverified:
-        count_alert(job.name, "UnverifiedAuditRecords", unverified)
     tell_of_damage(job, unverified)
     return Cleaned(archived=archived, deleted=deleted, unverified=unverified)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from schoolbell.jobs import JobContext, Result, scheduled_job
-from schoolbell.jobs.observability import count_alert
+from schoolbell.jobs.observability import count
 from schoolbell.operations import dead_letter_queues
 
 QUEUES_AT_A_TIME: Final = 10
@@ -38,7 +38,7 @@ def handler(job: JobContext) -> Swept:
     gone = [dead_letter_queues.resolve_what_has_gone(job, look) for look in looks]
     dead_letter_queues.raise_alerts(job, looks)
     messages = sum(look.number for look in looks)
-    count_alert(job.name, "DeadLetters", messages)
+    count(job.name, "DeadLetters", messages)
     return Swept(
         queues=len(looks),
         messages=messages,

@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 import schoolbell
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
-from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.observability import logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
@@ -39,10 +39,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answers one request of the HTTP API."""
     started_with = remaining_time(context)
     app.append_context(given=started_with)  # type: ignore[no-untyped-call]
-    answer = app.resolve(event, context)  # type: ignore[arg-type]  # a context by its shape
-    is_failure = answer["statusCode"] >= HTTPStatus.INTERNAL_SERVER_ERROR
-    count_run(JOB, failures=int(is_failure), items=1, duration=started_with - remaining_time(context))
-    return answer
+    return app.resolve(event, context)  # type: ignore[arg-type]  # a context by its shape
 
 
 # Who may ask

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
-from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.observability import logger_of
 from schoolbell.jobs.outcomes import InvalidEvent, in_one_line
 from schoolbell.jobs.runtime import runtime
 
@@ -88,20 +88,10 @@ def _deploy(deployment: Deployment, context: LambdaContext) -> dict[str, str | N
 def _migrate(context: LambdaContext) -> "Upgrade":
     from schoolbell.database.migrations import upgrade  # with Alembic, which no deletion of the stack needs
 
-    begun = time.monotonic()
-    migrated = None
-    try:
-        with runtime(remaining_time(context)).database.engine.connect() as connection:
-            migrated = upgrade(connection)
-        logger.info("migrated", extra={"before": migrated.before, "after": migrated.after})
-        return migrated
-    finally:
-        count_run(
-            JOB,
-            failures=int(migrated is None),
-            items=int(migrated is not None and migrated.before != migrated.after),
-            duration=timedelta(seconds=time.monotonic() - begun),
-        )
+    with runtime(remaining_time(context)).database.engine.connect() as connection:
+        migrated = upgrade(connection)
+    logger.info("migrated", extra={"before": migrated.before, "after": migrated.after})
+    return migrated
 
 
 def _outcome(migrated: "Upgrade") -> dict[str, str | None]:

@@ -10,7 +10,6 @@ from sqlalchemy import delete, func, select
 
 from schoolbell.domains.platform.tables.notifications import notifications
 from schoolbell.jobs import JobContext, Result, scheduled_job
-from schoolbell.jobs.observability import count_alert
 
 KEEP = timedelta(days=90)  # source 004: cleanupExpiredNotifications(90)
 
@@ -33,5 +32,4 @@ def handler(job: JobContext) -> Cleaned:
         left_waiting = connection.execute(waiting).scalar_one()
     if left_waiting:
         job.logger.warning("notifications have waited for 90 days", count=left_waiting)
-        count_alert(job.name, "NotificationsLeftWaiting", left_waiting)
     return Cleaned(rows=rows, left_waiting=left_waiting)

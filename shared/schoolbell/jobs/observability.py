@@ -1,7 +1,5 @@
 """Logs and metrics of every run, with nothing for a job's author to remember."""
 
-from datetime import timedelta
-
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -13,18 +11,18 @@ def logger_of(job: str) -> Logger:
     return Logger(service=job)
 
 
-def count_run(job: str, *, failures: int, items: int, duration: timedelta) -> None:
-    """Writes the metrics of one run in the embedded metric format: runs, failures, items and duration, by job."""
-    metrics = Metrics(namespace=settings().metrics_namespace, service=job)
-    metrics.add_metric("Runs", MetricUnit.Count, 1)
-    metrics.add_metric("Failures", MetricUnit.Count, failures)
-    metrics.add_metric("Items", MetricUnit.Count, items)
-    metrics.add_metric("Duration", MetricUnit.Milliseconds, duration.total_seconds() * 1000)
-    metrics.flush_metrics()
+def count_failures(job: str, failures: int) -> None:
+    """Counts how often a critical job failed just now, for its alarm, which lasts until it is told of none.
+
+    Other jobs have no metric, since one costs 0.30 dollars a month: what there is to know of their runs is in
+    `platform.job_runs` and in the metrics that Lambda and SQS have anyway.
+    """
+    if settings().job_critical:
+        count(job, "Failures", failures)
 
 
-def count_alert(job: str, alert: str, value: int) -> None:
-    """Writes a metric that an alarm watches, e.g. `OverdueErasureRequests`."""
+def count(job: str, metric: str, value: int) -> None:
+    """Writes a metric that an alarm watches, in the embedded metric format, by job."""
     metrics = Metrics(namespace=settings().metrics_namespace, service=job)
-    metrics.add_metric(alert, MetricUnit.Count, value)
+    metrics.add_metric(metric, MetricUnit.Count, value)
     metrics.flush_metrics()

@@ -24,7 +24,7 @@ from schoolbell.jobs.messages import (
     send_to_dead_letter_queue,
     wait_before_retry,
 )
-from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.observability import count_failures, logger_of
 from schoolbell.jobs.outcomes import Discard, Payload, Result, Snooze, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
@@ -130,7 +130,7 @@ class QueueJob[P: Payload]:
             job.send_outbox()
         failed = settlement.settle()
         settlement.record(result, on.clock())
-        count_run(self.name, failures=len(failed), items=len(received) - len(failed), duration=job.elapsed)
+        count_failures(self.name, len(failed))
         return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
 
     def _validate(self, settlement: "_Settlement") -> list[Message[P]]:

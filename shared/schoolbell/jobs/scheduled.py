@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from schoolbell.jobs import leases, runs
 from schoolbell.jobs.context import HandedOn, JobContext
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
-from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.observability import count_failures, logger_of
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.outcomes import Discard, InvalidEvent, JobFailed, Payload, Result, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
@@ -121,7 +121,7 @@ class ScheduledJob:
             return {"status": "continued", "run_id": str(run.id)}
         except Exception as error:
             return self._fail(on, job, error)
-        count_run(self.name, failures=0, items=_items(job, result), duration=job.elapsed)
+        count_failures(self.name, 0)
         return self._end(on, job, result, {"status": "completed"})
 
     def _work(self, job: JobContext, run: runs.Run) -> Result | None:
@@ -180,7 +180,7 @@ class ScheduledJob:
     def _fail(self, on: Runtime, job: JobContext, error: Exception) -> dict[str, Any]:
         reason = in_one_line(error)
         self._logger.error("run failed", error=reason, frames=runs.frames(error))
-        count_run(self.name, failures=1, items=0, duration=job.elapsed)
+        count_failures(self.name, 1)
         try:
             with on.database.transaction() as connection:
                 runs.fail(connection, job.run_id, error, on.clock())
@@ -240,9 +240,3 @@ class ScheduledJob:
             dry_run=dry_run,
             data=data.model_dump(mode="json") or None,
         )
-
-
-def _items(job: JobContext, result: Result | None) -> int:
-    if job.phases:
-        return sum(progress.items for progress in job.phases.values())
-    return sum(value for _, value in result or () if isinstance(value, int) and not isinstance(value, bool))

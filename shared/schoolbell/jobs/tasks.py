@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from schoolbell.jobs import runs
 from schoolbell.jobs.context import JobContext
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
-from schoolbell.jobs.observability import count_run, logger_of
+from schoolbell.jobs.observability import count_failures, logger_of
 from schoolbell.jobs.outcomes import InvalidEvent, JobFailed, Payload, Result, in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
@@ -57,10 +57,9 @@ class TaskJob[P: Payload, R: Result]:
         return runs.as_json(result) or {}
 
     def _report(self, on: Runtime, job: JobContext, result: R | None, error: Exception | None) -> None:
-        failures = int(error is not None)
         if error:
             self._logger.error("task failed", error=in_one_line(error), frames=runs.frames(error))
-        count_run(self.name, failures=failures, items=1 - failures, duration=job.elapsed)
+        count_failures(self.name, int(error is not None))
         try:
             with on.database.transaction() as connection:
                 runs.record(
@@ -72,7 +71,7 @@ class TaskJob[P: Payload, R: Result]:
                     started_at=job.now,
                     finished_at=on.clock(),
                     total=1,
-                    failed=failures,
+                    failed=int(error is not None),
                     result=result,
                     error=error,
                 )

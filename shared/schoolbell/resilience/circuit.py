@@ -153,7 +153,6 @@ def _count_transition(transition: CircuitTransition) -> None:
 
     metrics = Metrics(namespace=settings().metrics_namespace)
     metrics.add_dimension(name="circuit", value=transition.circuit_name)
-    metrics.add_metric(f"Circuit{transition.to_state.title().replace('_', '')}", MetricUnit.Count, 1)
     # What the alarm watches: 1 until the service is known to be well again, since a probe does not say so yet.
     metrics.add_metric("CircuitBroken", MetricUnit.Count, int(transition.to_state is not CircuitState.CLOSED))
     metrics.flush_metrics()

@@ -1,6 +1,7 @@
 """One run for one scheduled time, resumed where it stopped, alone where it must be, and harmless when dry."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -553,3 +554,20 @@ def test_a_named_run_that_failed_is_tried_again_as_the_same_run(
     assert perform(chime, data=asked).status == "completed"
     (run,) = stored(job_runs)
     assert (run.id, run.trigger, run.attempt, run.status) == (UUID(int=7), "manual", 2, "completed")
+
+
+@pytest.mark.parametrize(("critical", "failures"), [(True, ["0", "1"]), (False, [])])
+def test_failures_of_critical_jobs_are_counted_for_their_alarm_and_no_others(
+    perform: Performer, capsys: pytest.CaptureFixture[str], critical: bool, failures: list[str]
+) -> None:
+    """A run that succeeds counts none, which ends the alarm; a metric of every job would be most of the bill."""
+
+    @scheduled_job(JOB)
+    def fragile(job: JobContext) -> None:
+        if job.scheduled_for and job.scheduled_for.hour == 11:
+            raise ValueError("no")
+
+    perform.given(job_critical=critical)(fragile, event={"scheduled_for": "2026-03-02T10:00:00Z"})
+    with pytest.raises(JobFailed):
+        perform.given(job_critical=critical)(fragile, event={"scheduled_for": "2026-03-02T11:00:00Z"})
+    assert re.findall(r'"Failures":\[(\d)', capsys.readouterr().out) == failures

@@ -43,12 +43,13 @@ def test_what_goes_and_what_stays(
 
 
 def test_what_has_waited_so_long_without_a_plan_is_told_of(
-    perform: Performer, make: Make, now: datetime, capsys: pytest.CaptureFixture[str]
+    perform: Performer, make: Make, now: datetime, caplog: pytest.LogCaptureFixture
 ) -> None:
     make.to_deliver(created_at=now + OLD)
     make.to_deliver(created_at=now + OLD, scheduled_for=now + DAY)
     assert perform(handler).result == {"rows": 0, "left_waiting": 1}
-    assert '"NotificationsLeftWaiting":[1.0]' in capsys.readouterr().out
+    (said,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert (said.getMessage(), said.__dict__["count"]) == ("notifications have waited for 90 days", 1)
 
 
 def test_a_dry_run_counts_and_deletes_nothing(perform: Performer, make: Make, stored: Stored, now: datetime) -> None:

@@ -40,7 +40,6 @@ from schoolbell.domains.tutoring.tables.people import (
 )
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 from schoolbell.jobs import Chunk, Cursor, JobContext
-from schoolbell.jobs.observability import count_alert
 
 STUDENTS_A_CHUNK: Final = 1_000
 REQUESTS_A_CHUNK: Final = 5_000
@@ -123,7 +122,6 @@ def raise_alert(job: JobContext) -> Step:
             return None
         if not job.dry_run:
             job.logger.error("erasure requests are overdue", count=len(ids), requests=list(map(str, ids[:100])))
-            count_alert(job.name, "OverdueErasureRequests", len(ids))
             given = {"ids": erasure.as_array(ids), "now": job.now, "title": notices.title("erasure_overdue")}
             told = connection.execute(_TELL_TEACHERS, given).scalars().all()
             email_teachers(connection, told, job.now)
