@@ -13,7 +13,7 @@ from typing import Final
 from rich.table import Table
 
 from local import bundle, deployment
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, answers, endpoint, start_emulator
+from local.emulator.process import ACCESS_KEY, REGION, SECRET_KEY, answers, endpoint, start_emulator
 from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess, State
 from local.postgres import Postgres
 from local.processes import alive, free_port, start, stop

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, Table, func, insert, literal, select, update
 
-from local.emulator import client
+from local.emulator.process import client
 from local.home import CHECKOUT, Home
 from local.invocation import of_stack
 from local.stack import postgres_of

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from local.deployment import admin_token, admin_url
-from local.emulator import endpoint
+from local.emulator.process import endpoint
 from schoolbell.database.tables.platform import audit_logs, dead_letters
 from schoolbell.database.tables.tutoring import sessions
 from tests.browser.chromium import launch
