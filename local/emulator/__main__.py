@@ -16,9 +16,19 @@ def main() -> None:
     # Imported now: another version might not even have what these modules replace.
     from ministack import app
 
-    from local.emulator import apigateway, cloudformation, cloudwatch, iam, lambda_, scheduler, sqs, stepfunctions
+    from local.emulator import (
+        apigateway,
+        cloudformation,
+        cloudwatch,
+        eventbridge,
+        iam,
+        lambda_,
+        scheduler,
+        sqs,
+        stepfunctions,
+    )
 
-    for service in (apigateway, cloudformation, cloudwatch, iam, lambda_, scheduler, sqs, stepfunctions):
+    for service in (apigateway, cloudformation, cloudwatch, eventbridge, iam, lambda_, scheduler, sqs, stepfunctions):
         service.install()
     app.main()
 

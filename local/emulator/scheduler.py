@@ -1,6 +1,7 @@
 """EventBridge Scheduler: time zones, context attributes, the target's role."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -9,15 +10,19 @@ from zoneinfo import ZoneInfo
 
 from ministack.core.responses import set_request_account_id, set_request_region
 from ministack.services import eventbridge, scheduler
+from ministack.services.cloudformation import provisioners
 
+from local.emulator.eventbridge import TICK
 from local.emulator.roles import role_may
 
-TICK = 1.0  # seconds between two looks at the schedules and rules; ministack's own is 10
 CALLS = {"sqs": "sqs:SendMessage", "lambda": "lambda:InvokeFunction", "states": "states:StartExecution"}
 
 
 def next_occurrence(schedule: dict[str, Any], last: float | None) -> float | None:
-    """When a schedule is next due after `last` (seconds since the epoch), in the schedule's own time zone."""
+    """When a schedule is next due after `last` (seconds since the epoch), in the schedule's own time zone.
+
+    What passed before a schedule was changed or resumed is not made up for.
+    """
     expression = schedule["ScheduleExpression"].strip()
     zone = ZoneInfo(schedule.get("ScheduleExpressionTimezone") or "UTC")
     if expression.startswith("at("):
@@ -28,6 +33,7 @@ def next_occurrence(schedule: dict[str, Any], last: float | None) -> float | Non
     if interval is not None:
         return float(since + interval)
     fields = eventbridge._parse_cron_fields(expression)
+    since = max(since, schedule["LastModificationDate"])
     return None if fields is None else next_cron(fields, datetime.fromtimestamp(since, zone), zone)
 
 
@@ -97,7 +103,42 @@ def fire(key: tuple[str, str, str], schedule: dict[str, Any], due: datetime) -> 
     eventbridge._invoke_target(target, event, schedule)
 
 
+# Schedules of a template
+
+
+def create_of_template(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A schedule of a template has the time zone that the template gives it, which ministack takes for UTC."""
+
+    def create(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+        name, attributes = original(logical_id, properties, stack)
+        set_time_zone(name, properties)
+        return name, attributes
+
+    return create
+
+
+def update_of_template(original: Callable[..., Any]) -> Callable[..., Any]:
+    """So has one that is updated, and what passed before the update is not made up for."""
+
+    def update(physical_id: str, old: dict[str, Any], new: dict[str, Any], stack: str) -> Any:
+        name, attributes = original(physical_id, old, new, stack)
+        set_time_zone(name, new)["LastModificationDate"] = time.time()
+        return name, attributes
+
+    return update
+
+
+def set_time_zone(name: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """Give a schedule the time zone of its template, and return it."""
+    schedule: dict[str, Any] = scheduler._schedules[f"{properties.get('GroupName', 'default')}/{name}"]
+    schedule["ScheduleExpressionTimezone"] = properties.get("ScheduleExpressionTimezone", "UTC")
+    return schedule
+
+
 def install() -> None:
-    """Have schedules go off as on AWS, and schedules and rules within a second of their time."""
-    scheduler._SCHEDULE_TICK_INTERVAL = eventbridge._SCHEDULER_TICK_INTERVAL = TICK
+    """Have schedules trigger when and as they would on AWS."""
+    of_template = provisioners._RESOURCE_HANDLERS["AWS::Scheduler::Schedule"]
+    of_template["create"] = create_of_template(of_template["create"])
+    of_template["update"] = update_of_template(of_template["update"])
+    scheduler._SCHEDULE_TICK_INTERVAL = TICK
     scheduler._tick_schedules = fire_due_schedules
