@@ -356,6 +356,12 @@ def test_one_account_can_fail_alone(url: str) -> None:
     assert mail(url, key="SG.another-key.of-somebody")[0] == 202
 
 
+def test_one_address_can_fail_alone(url: str) -> None:
+    post(f"{url}/sandbox/faults", {"path": "^/sendgrid/", "body": "unlucky@example[.]org", "status": 500})
+    assert mail(url, MAIL | {"personalizations": [{"to": [{"email": "unlucky@example.org"}]}]})[0] == 500
+    assert mail(url)[0] == 202
+
+
 def test_messages_are_found_by_whom_they_went_to(url: str) -> None:
     for number in ("+4930901820", "+4930901821"):
         text(url, {**TEXT, "To": number})
