@@ -65,7 +65,7 @@ class Google:
         """Tells the sandbox something, or asks it."""
         content = json.dumps(body).encode() if body is not None else None
         request = Request(f"{self.stack.sandbox_url}/sandbox/{target}", content, method=method)
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
     # Circuits

@@ -30,7 +30,7 @@ AN_ALARM = 240.0
 
 def of_sandbox(stack: Stack, what: str) -> Any:
     """What PagerDuty and Slack have been told."""
-    with urlopen(f"{stack.sandbox_url}/sandbox/{what}", timeout=10) as answer:
+    with urlopen(f"{stack.sandbox_url}/sandbox/{what}", timeout=60) as answer:
         return json.load(answer)
 
 

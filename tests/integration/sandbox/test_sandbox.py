@@ -37,7 +37,7 @@ class Client:
         self.token = self.call("POST", "/token", grant(account), form=True)[1].get("access_token", "")
 
     def call(
-        self, method: str, path: str, body: Any = None, *, form: bool = False, timeout: float = 10
+        self, method: str, path: str, body: Any = None, *, form: bool = False, timeout: float = 60
     ) -> tuple[int, Any]:
         """The status and the JSON of an answer."""
         content = urlencode(body).encode() if form else json.dumps(body).encode() if body is not None else None
@@ -251,7 +251,7 @@ class running:  # noqa: N801 - a context manager
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(10) == 0
+        assert self.process.wait(60) == 0
         assert self.process.stdout
         self.process.stdout.close()
 

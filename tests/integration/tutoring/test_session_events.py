@@ -294,7 +294,7 @@ def test_a_slow_handler_does_not_undo_what_a_later_event_did(world: OneShotWorld
     def wait(operation: str, name: str) -> None:
         if slow and get_ident() == slow[0] and not may_go_on.is_set():
             has_read.set()
-            assert may_go_on.wait(20)
+            assert may_go_on.wait(60)
 
     def tell_slowly() -> list[str]:
         slow.append(get_ident())
@@ -303,7 +303,7 @@ def test_a_slow_handler_does_not_undo_what_a_later_event_did(world: OneShotWorld
     world.scheduler.before = wait
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(tell_slowly)
-        assert has_read.wait(20)
+        assert has_read.wait(60)
         match change:
             case "cancelled":
                 world.cancel(session)
