@@ -135,26 +135,31 @@ def test_a_schedule_is_changed_and_its_times_are_right_across_a_change_of_clocks
     days = [change + timedelta(days=number) for number in (-1, 0, 1)]
     before = stack.scheduler.get_schedule(GroupName=stack.name, Name=stack.resource(NIGHTLY))
     page.goto(f"{JOBS}/{NIGHTLY}/schedule")
-    page.get_by_label("Expression").fill(f"cron(0 3 {days[0].day}-{days[2].day} 3 ? {change.year})")
-    page.get_by_label("Time zone").fill("Europe/Berlin")
+    preview(page, f"cron(0 3 {days[0].day}-{days[2].day} 3 ? {change.year})", zone)
     expect(page.locator(".times li")).to_have_count(3)
     shown = [each.get_attribute("datetime") for each in page.locator(".times time").all()]
     expected = [day.replace(hour=3, tzinfo=zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for day in days]
     assert shown == expected
     assert [each[11:13] for each in expected] == ["02", "01", "01"]
-    zone, day = next_day_without_half_past_two(datetime.now(UTC).date())
-    page.get_by_label("Expression").fill("cron(30 2 * * ? *)")
-    page.get_by_label("Time zone").fill(zone.key)
+    changing, day = next_day_without_half_past_two(datetime.now(UTC).date())
+    preview(page, "cron(30 2 * * ? *)", changing)
     expect(page.locator("#preview .warning")).to_contain_text(f"{day.day} {day:%b} {day.year}, 02:30")
-    page.get_by_label("Time zone").fill("Europe/Berlin")
-    page.get_by_label("Expression").fill("cron(0 25 * * ? *)")
+    preview(page, "cron(0 25 * * ? *)", zone)
     expect(page.locator("#preview .notice.bad")).to_be_visible()
-    page.get_by_label("Expression").fill("cron(0 3 * * ? *)")
+    preview(page, "cron(0 3 * * ? *)", zone)
     page.get_by_role("button", name="Save this schedule").click()
     expect(page.locator(".notice")).to_contain_text("At 03:00, Europe/Berlin")
     after = stack.scheduler.get_schedule(GroupName=stack.name, Name=stack.resource(NIGHTLY))
     assert (after["ScheduleExpression"], after["ScheduleExpressionTimezone"]) == ("cron(0 3 * * ? *)", "Europe/Berlin")
     assert after["Target"] == before["Target"]
+
+
+def preview(page: Page, expression: str, zone: ZoneInfo) -> None:
+    """Asks what a schedule would do, by the button: what is shown as one types is given up after some seconds."""
+    page.get_by_label("Expression").fill(expression)
+    page.get_by_label("Time zone").fill(zone.key)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Preview").click()
 
 
 def test_the_gateway_and_the_function_let_in_only_whom_the_issuer_sent(stack: Stack) -> None:
