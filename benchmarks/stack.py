@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from sqlalchemy import text
 
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, client, endpoint, start_emulator
+from local.emulator.process import ACCESS_KEY, REGION, SECRET_KEY, client, endpoint, start_emulator
 from local.home import Home
 from local.postgres import Postgres
 from local.processes import free_port, stop

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY
+from local.emulator.process import ACCESS_KEY, REGION, SECRET_KEY
 from local.home import CHECKOUT, ENVIRONMENTS
 
 BUILD: Final = CHECKOUT / ".local" / "build"

@@ -10,7 +10,7 @@ from typing import Final
 import psutil
 
 from local.bundle import CommandError, logical_id
-from local.emulator import client, endpoint
+from local.emulator.process import client, endpoint
 from local.home import CHECKOUT
 
 DOCKER_DESKTOP: Final = "host.docker.internal"

@@ -334,8 +334,8 @@ top of [local/cost.py](../local/cost.py): change them to yours and run it again.
 {listed}
 
 What is not in it: PostgreSQL, a NAT gateway or endpoints where the functions are in a VPC, text messages and push
-providers. Two lines are there before the first lesson is: Lambda's pollers, who ask each queue for messages all the time,
-at a quarter of a dollar a queue and month; and the dashboard, although the first three of an account are free.
+providers. Two lines are there before the first lesson is: Lambda's pollers, which ask each queue for messages all the
+time, at a quarter of a dollar a queue and month; and the dashboard, although the first three of an account are free.
 
 One alarm by a Metrics Insights query for all queues would cost the same: CloudWatch bills such a query by the metrics
 that it looks at. So each queue has alarms of its own, which say which queue it is.

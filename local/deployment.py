@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from local.bundle import EXPANDED, LOCAL, CommandError, architecture, sam
-from local.emulator import client, endpoint
+from local.emulator.process import client, endpoint
 from local.sandbox import keys, oidc
 
 ARTIFACTS = "schoolbell-artifacts"  # as samconfig.toml has it

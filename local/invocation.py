@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from local.bundle import CommandError
-from local.emulator import client
+from local.emulator.process import client
 from local.home import CHECKOUT, State
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from local.emulator import client
+from local.emulator.process import client
 from local.progress import CONSOLE
 
 NOISE: Final = ("START RequestId", "END RequestId", "REPORT RequestId", "INIT_START")

@@ -16,7 +16,7 @@ import psutil
 
 from local.home import RecordedProcess
 
-PATIENCE: Final = 30.0  # seconds for a process to be ready
+PATIENCE: Final = 120.0  # seconds for a process to be ready; enough on a machine with other things to do
 GRACE: Final = 10.0  # seconds to end by itself before it is killed
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from local.emulator import LOOPBACK
+from local.emulator.process import LOOPBACK
 
 PORTION: Final = 65_536  # bytes
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from local import bundle, deployment
 from local import containers as sam_containers
 from local.containers import is_ours
-from local.emulator import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, answers, endpoint, start_emulator
+from local.emulator.process import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, answers, endpoint, start_emulator
 from local.home import CHECKOUT, ENVIRONMENTS, Home, RecordedProcess, State
 from local.postgres import Postgres
 from local.processes import alive, free_port, start, stop

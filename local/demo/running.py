@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY
+from local.emulator.process import ACCESS_KEY, REGION, SECRET_KEY
 from local.home import Home
 from local.stack import environment, postgres_of
 from schoolbell.database import Database

@@ -147,6 +147,8 @@ def _matches(candidate: Fault, call: Call, account: str | None) -> bool:
         return False
     if candidate.account and candidate.account != account:
         return False
+    if candidate.body and re.search(candidate.body, call.body.decode(errors="replace")) is None:
+        return False
     return candidate.path is None or re.search(candidate.path, call.path) is not None
 
 

@@ -84,6 +84,8 @@ class Fault(BaseModel, extra="forbid"):
     path: str | None = None
     """A regular expression, searched for in the path."""
     account: str | None = None
+    body: str | None = None
+    """A regular expression, searched for in the body: to fail for one address."""
     times: int | None = Field(default=None, ge=1)
     """How many requests fail; all until the fault is cleared, if not given."""
     status: int | None = Field(default=None, ge=400, le=599)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from functions.platform.admin.app import handler
 from local.sandbox import oidc
@@ -20,6 +20,8 @@ from tests.browser.chromium import launch
 from tests.fakes.deployed import Aws
 from tests.fakes.gateway import serving
 from tests.fixtures.admin import JOBS
+
+PATIENCE = 60_000  # milliseconds for an answer on a machine with other things to do
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Site:
     def page(self, **options: Any) -> Page:
         """A window of its own; options are those of a Playwright context: `java_script_enabled`, `viewport`, …"""
         context = self.browser.new_context(base_url=self.url, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
         context.add_cookies([{"name": "session", "value": oidc.token(self.issuer, {}), "url": self.url}])
         page = context.new_page()
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Row
 
 from schoolbell.domains.tutoring.schema import sessions, waitlist_answers
+from schoolbell.jobs.one_time_schedules import TOO_LATE
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.failing import accept, refuse
 from tests.end_to_end.google import Google, Material, material
@@ -22,8 +24,8 @@ COPY = "tutoring.drive-copy"
 COMPLETE = "tutoring.auto-complete"
 ANSWERS = "tutoring.waitlist-answers"
 SCHEDULED = "platform.run-history-cleanup"
-TO_COME = timedelta(seconds=135)
-"""When a one-shot of these tests is due: what is due within two minutes gets none."""
+TO_COME = TOO_LATE + timedelta(minutes=2)
+"""When a one-shot of these tests is due: what is due too soon gets none. Two minutes are enough for cold starts."""
 
 PATIENCE = TO_COME.total_seconds() + 120
 FIELDS_OF_TARGET = ("Arn", "RoleArn", "Input", "RetryPolicy", "DeadLetterConfig")
@@ -59,10 +61,9 @@ def begun_outbox_row(stack: Stack) -> Row[Any]:
 
 @pytest.fixture(scope="session")
 def begun_schedule(stack: Stack) -> Iterator[datetime]:
-    """A job that no other test reschedules, changed to go off at the next minute but one."""
+    """A job that no other test reschedules, changed to go off in a minute or two."""
     name = stack.resource(SCHEDULED)
     schedule = stack.scheduler.get_schedule(GroupName=stack.name, Name=name)
-    at = (datetime.now(UTC) + timedelta(minutes=1, seconds=15)).replace(second=0, microsecond=0)
     changed = {
         "GroupName": stack.name,
         "Name": name,
@@ -70,8 +71,9 @@ def begun_schedule(stack: Stack) -> Iterator[datetime]:
         "ScheduleExpressionTimezone": schedule["ScheduleExpressionTimezone"],
         "Target": {field: schedule["Target"][field] for field in FIELDS_OF_TARGET if field in schedule["Target"]},
     }
-    assert schedule["ScheduleExpressionTimezone"] == "UTC"
-    stack.scheduler.update_schedule(**changed, ScheduleExpression=f"cron({at.minute} {at.hour} * * ? *)")
+    at = (datetime.now(UTC) + timedelta(minutes=2)).replace(second=0, microsecond=0)
+    local = at.astimezone(ZoneInfo(schedule["ScheduleExpressionTimezone"]))
+    stack.scheduler.update_schedule(**changed, ScheduleExpression=f"cron({local.minute} {local.hour} * * ? *)")
     yield at
     stack.scheduler.update_schedule(**changed, ScheduleExpression=schedule["ScheduleExpression"])
 

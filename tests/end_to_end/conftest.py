@@ -4,6 +4,13 @@ They run one after the other in one process (`tests/fixtures/processes.py`), sin
 takes minutes (a schedule's time to come, an attempt's backoff) is begun when the stack is up, by session fixtures whose
 names begin with `begun_`; tests that use one come last.
 
+A test here shares queues, tables and schedules with the others and with the stack's own clocks, so that it
+
+* finds what it made by an id of its own, and counts nothing that others may add to (an address, a batch, a run);
+* waits for what it looks at, and not for a state that passes, or a state that comes before;
+* leaves time enough for a cold start on a busy machine between what it makes and when that is due;
+* runs a job by `stack.run`, which goes on until no run by the job's own schedule is in the way.
+
 While you write a test, `KEEP_STACK=1` leaves the stack running and takes it up again with what has changed.
 """
 
@@ -51,6 +58,8 @@ FOLDER = CHECKOUT / ".local" / NAME
 DOWN: Sequence[str | Path] = [sys.executable, "-m", "local", "down", "--purge", "--home", FOLDER]
 PARAMETERS = {"SlackRuns": "platform.audit-cleanup,platform.notification-cleanup"}
 """Of whose runs Slack is told: of jobs that run seldom, and that no other test has fail."""
+NIGHT = range(8)
+"""The hours in which the daily, weekly and monthly schedules of the templates are."""
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 
 
@@ -65,6 +74,11 @@ def _turn(item: pytest.Item) -> int:
     names = getattr(item, "fixturenames", ())
     last = [turn for turn, name in enumerate(LAST, start=3) if name in names]
     return max(last, default=2 if _begun(item) else 1)
+
+
+def _zone_of_day() -> str:
+    """A time zone in which it is day, so that no nightly schedule runs a job while a test does."""
+    return "Etc/GMT-12" if datetime.now(UTC).hour in NIGHT else "UTC"
 
 
 def _begun(item: pytest.Item) -> list[str]:
@@ -82,7 +96,7 @@ def stack() -> Iterator[Stack]:
         if not keep:
             embedded.down(home, purge=True)
         with nullcontext() if keep else at_the_end(DOWN, folder=CHECKOUT, holding=in_use.fileno()):
-            embedded.up(home, NAME, enforce_iam=True, parameters=PARAMETERS)
+            embedded.up(home, NAME, enforce_iam=True, parameters=PARAMETERS | {"TimeZone": _zone_of_day()})
             url = embedded.postgres_of(home).url()
             address = DatabaseAddress.from_url(url)
             database = Database(lambda: address, STATEMENT_TIMEOUT)

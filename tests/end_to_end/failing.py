@@ -14,13 +14,13 @@ REASON = "refused"
 
 def refuse(stack: Stack, column: Column[Any], id: UUID) -> None:
     """Makes the database refuse new rows that have an id in a column, e.g. any credits of a student."""
-    check = f"ADD CONSTRAINT {_name(id)} CHECK ({column.name} <> '{id}') NOT VALID"
+    check = f"ADD CONSTRAINT {name_of(id)} CHECK ({column.name} <> '{id}') NOT VALID"
     _alter(stack, column, check)
 
 
 def accept(stack: Stack, column: Column[Any], id: UUID) -> None:
     """Mends it."""
-    _alter(stack, column, f"DROP CONSTRAINT IF EXISTS {_name(id)}")
+    _alter(stack, column, f"DROP CONSTRAINT IF EXISTS {name_of(id)}")
 
 
 @contextmanager
@@ -33,7 +33,8 @@ def refused(stack: Stack, column: Column[Any], id: UUID) -> Iterator[None]:
         accept(stack, column, id)
 
 
-def _name(id: UUID) -> str:
+def name_of(id: UUID) -> str:
+    """The name of the constraint that refuses an id, which errors mention."""
     return f"{REASON}_{id.hex}"
 
 

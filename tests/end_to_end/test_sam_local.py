@@ -19,7 +19,7 @@ import pytest
 from local import stack as embedded
 from local.bundle import BUILT, LOCAL, architecture
 from local.containers import host
-from local.emulator import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, client
+from local.emulator.process import ACCESS_KEY, LOOPBACK, REGION, SECRET_KEY, client
 from local.home import CHECKOUT, ENVIRONMENTS
 from local.processes import ends_with_parent, free_port
 from schoolbell.domains.platform.schema import dead_letters

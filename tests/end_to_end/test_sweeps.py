@@ -4,31 +4,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import update
 
 from schoolbell.domains.platform.schema import dead_letters, job_runs, seen_schedules, standing_alerts
-from tests.end_to_end.stack import Stack
+from schoolbell.operations.missed_runs import GRACE
+from tests.end_to_end.stack import SWEEP, Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make
 
-SWEEP, WATCHDOG, SYNC = "platform.dead-letter-sweep", "platform.run-watchdog", "platform.schedule-sync"
-QUEUED, RULED, DAILY = "tutoring.auto-complete", "tutoring.message-sweep", "tutoring.lifecycle-detection"
-CHUNKED = "tutoring.content-analytics"
+WATCHDOG, SYNC = "platform.run-watchdog", "platform.schedule-sync"
+QUEUED, DAILY, CHUNKED = "tutoring.auto-complete", "tutoring.lifecycle-detection", "tutoring.content-analytics"
+RULED = "tutoring.waitlist-expiry"
+"""A job that its rule triggers hourly, which is seldom: a run by its schedule would end the alert of a missed one."""
 MINUTE = timedelta(minutes=1)
-
-
-def ring(stack: Stack, job: str) -> dict[str, Any]:
-    """Has a sweep run now, and returns its result; its own schedule may be at it."""
-
-    def run() -> dict[str, Any] | None:
-        answer = stack.invoke(job, {})
-        return dict(answer["result"]) if answer["status"] == "completed" else None
-
-    return eventually(run, f"run of {job}") or {}
 
 
 def test_dead_letters_are_recorded_once_stay_on_their_queue_and_raise_one_alert(stack: Stack) -> None:
@@ -39,7 +30,7 @@ def test_dead_letters_are_recorded_once_stay_on_their_queue_and_raise_one_alert(
     url = stack.queue_url(QUEUED, dead=True)
     by_hand = stack.sqs.send_message(QueueUrl=url, MessageBody=unsaid)["MessageId"]
     for _ in range(2):
-        assert ring(stack, SWEEP)["unreadable"] == 0
+        assert stack.run(SWEEP)["unreadable"] == 0
     (seen,) = stack.rows(dead_letters, job=QUEUED, payload=discarded)
     assert (seen.id, seen.reason) == (letter.id, "discarded")
     assert seen.last_seen_at
@@ -58,7 +49,7 @@ def test_a_failed_invocation_is_recorded_with_its_event_and_its_reason(stack: St
     )
 
     def found() -> bool:
-        ring(stack, SWEEP)
+        stack.run(SWEEP)
         letters = stack.rows(dead_letters, job=DAILY)
         return any(json.loads(letter.payload) == event and letter.reason == "failed" for letter in letters)
 
@@ -77,48 +68,70 @@ def test_a_run_that_died_goes_on_and_its_alert_ends_with_it(stack: Stack, make: 
         cursor={},
         request_id=str(uuid4()),
     )
-    ring(stack, WATCHDOG)
+    stack.run(WATCHDOG)
     run = stack.becomes(job_runs, died.id, status="completed", patience=120)
     assert (run.attempt, run.error) == (2, None)
-    ring(stack, WATCHDOG)
+    stack.run(WATCHDOG)
     assert stack.rows(standing_alerts, key=f"timed-out-run/{CHUNKED}") == []
 
 
 def test_a_time_that_passed_without_a_run_is_made_good(stack: Stack) -> None:
-    rules, name = stack.client("events"), stack.resource(RULED)
-    due = datetime.now(UTC).replace(second=0, microsecond=0) - 8 * MINUTE
-    was = rules.describe_rule(Name=name)["ScheduleExpression"]
-    rules.put_rule(Name=name, ScheduleExpression=f"cron({due.minute} {due.hour} * * ? *)", State="ENABLED")
-    try:
-        ring(stack, WATCHDOG)  # which notes that the schedule has changed
+    due = minute_without_a_run(stack, RULED)
+    with changed_rule(stack, RULED, f"cron({due.minute} {due.hour} * * ? *)"):
+        stack.run(WATCHDOG)  # which notes that the schedule has changed
         with stack.database.transaction() as connection:  # as if it had been so for an hour
-            before = update(seen_schedules).where(seen_schedules.c.name == name)
+            before = update(seen_schedules).where(seen_schedules.c.name == stack.resource(RULED))
             connection.execute(before.values(checked_to=due - 60 * MINUTE))
-        ring(stack, WATCHDOG)
-        (run,) = eventually(
-            lambda: [run for run in stack.runs(RULED, trigger="catch-up") if run.scheduled_for == due], "catch-up run"
-        )
+        stack.run(WATCHDOG)
+        (run,) = eventually(lambda: stack.runs(RULED, trigger="catch-up", scheduled_for=due), "catch-up run")
         stack.becomes(job_runs, run.id, status="completed")
         (alert,) = stack.rows(standing_alerts, key=f"missed-run/{RULED}")
         assert alert.severity == "critical"
-    finally:
-        rules.put_rule(Name=name, ScheduleExpression=was, State="ENABLED")
-    ring(stack, WATCHDOG)
+    stack.run(WATCHDOG)
     assert stack.rows(standing_alerts, key=f"missed-run/{RULED}") == [], "its schedule is another now"
 
 
+def minute_without_a_run(stack: Stack, job: str) -> datetime:
+    """The latest minute for which a job has no run, of those that are past the grace a schedule has."""
+    taken = {run.scheduled_for.replace(second=0) for run in stack.runs(job) if run.scheduled_for}
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) - GRACE - MINUTE
+    while minute in taken:
+        minute -= MINUTE
+    return minute
+
+
+@contextmanager
+def changed_rule(stack: Stack, job: str, expression: str) -> Iterator[None]:
+    """Gives a job's rule another schedule."""
+    rules, name = stack.client("events"), stack.resource(job)
+    was = rules.describe_rule(Name=name)["ScheduleExpression"]
+    rules.put_rule(Name=name, ScheduleExpression=expression, State="ENABLED")
+    try:
+        yield
+    finally:
+        rules.put_rule(Name=name, ScheduleExpression=was, State="ENABLED")
+
+
 def test_each_time_zone_in_use_has_a_schedule_that_rings_the_job_for_it(stack: Stack, make: Make) -> None:
-    make.teacher(timezone="Europe/Madrid")
-    name = f"{stack.resource(DAILY)}-europe-madrid"
-    soon = datetime.now(UTC).replace(second=0, microsecond=0) + 2 * MINUTE
-    local = soon.astimezone(ZoneInfo("Europe/Madrid"))
-    with by_time_zone(stack, DAILY), changed_schedule(stack, DAILY, f"cron({local.minute} {local.hour} * * ? *)"):
-        assert ring(stack, SYNC)["failed"] == 0
+    """A zone in which an hour is half over when one begins in UTC, and in which no clock is ever changed."""
+    zone = ZoneInfo("Asia/Kolkata")
+    make.teacher(timezone=zone.key)
+    name = f"{stack.resource(DAILY)}-asia-kolkata"
+    # Of this hour and the next, each minute: then it does not matter how long it takes until the schedule is there.
+    now = datetime.now(zone)
+    hours = f"{now.hour},{(now + timedelta(hours=1)).hour}"
+    with by_time_zone(stack, DAILY), changed_schedule(stack, DAILY, f"cron(* {hours} * * ? *)"):
+        assert stack.run(SYNC)["failed"] == 0
         made = stack.scheduler.get_schedule(Name=name, GroupName=stack.name)
-        assert (made["ScheduleExpressionTimezone"], made["State"]) == ("Europe/Madrid", "ENABLED")
-        (run,) = eventually(lambda: stack.runs(DAILY, time_zone="Europe/Madrid"), "run for Madrid", patience=240)
-        assert (run.scheduled_for, run.trigger) == (soon, "schedule")
-    assert ring(stack, SYNC)["deleted"] >= 1
+        assert (made["ScheduleExpressionTimezone"], made["State"]) == (zone.key, "ENABLED")
+        run, *_ = eventually(
+            lambda: [run for run in stack.runs(DAILY, time_zone=zone.key) if run.scheduled_for > now],
+            f"run for {zone.key}",
+            patience=180,
+        )
+        assert run.trigger == "schedule"
+        assert timedelta() < run.scheduled_for - made["LastModificationDate"] <= MINUTE
+    assert stack.run(SYNC)["deleted"] >= 1
     names = [each["Name"] for each in stack.scheduler.list_schedules(GroupName=stack.name)["Schedules"]]
     assert name not in names
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from local.emulator import ACCESS_KEY, REGION, SECRET_KEY, client, endpoint, start_emulator
+from local.emulator.process import ACCESS_KEY, REGION, SECRET_KEY, client, endpoint, start_emulator
 from local.home import CHECKOUT, Home
 from local.processes import free_port, stop
 from schoolbell.database import Database, DatabaseAddress

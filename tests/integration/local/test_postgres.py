@@ -16,7 +16,7 @@ import pytest
 from local.postgres import FAST_AND_FORGETFUL, Postgres, PostgresError
 from schoolbell.database import DatabaseAddress
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

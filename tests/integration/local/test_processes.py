@@ -14,7 +14,7 @@ import pytest
 from local.home import CHECKOUT, RecordedProcess
 from local.processes import alive, at_the_end, start, stop
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 
 OWNER = """
 import fcntl, signal, sys, time

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from local.emulator import LOOPBACK
+from local.emulator.process import LOOPBACK
 from local.relay import relay
 
 ELSEWHERE = "127.0.0.2"  # another address of this machine: all of 127.0.0.0/8 are, on Linux

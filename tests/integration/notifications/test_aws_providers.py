@@ -212,7 +212,7 @@ def test_success_without_an_id_is_none(
 def test_a_call_is_made_once_and_given_up_in_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, message: Outgoing, service: str, fault: dict[str, int]
 ) -> None:
-    hasty = settings.model_copy(update={"provider_timeout": timedelta(milliseconds=250)})
+    hasty = settings.model_copy(update={"provider_timeout": timedelta(seconds=1)})
     sandbox = Sandbox()
     with serving(sandbox) as url:
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)

@@ -199,9 +199,7 @@ def test_an_answer_is_waited_for_as_long_as_the_setting_says(
 ) -> None:
     provider(service, settings).send(message(service))
     services.fail(service, delay=3)
-    hasty = settings.model_copy(update={"provider_timeout": timedelta(milliseconds=200)})
-    if service == "fcm":
-        assert hasty.provider_timeout < timedelta(seconds=3)  # the token's endpoint is quick, the message's is not
+    hasty = settings.model_copy(update={"provider_timeout": timedelta(seconds=1)})  # for FCM's token it is enough
     error = raised(service, hasty)
     assert type(error) is Uncertain
     assert "ReadTimeoutError" in str(error)
@@ -327,13 +325,13 @@ def test_sendgrids_own_header_says_when_it_takes_more(
 ) -> None:
     from local.sandbox import sendgrid
 
-    reset = int(datetime.now(UTC).timestamp()) + 300
+    reset = int(datetime.now(UTC).timestamp()) + 3_000
     limited = sendgrid.error(429, "too many requests", headers={"X-RateLimit-Reset": str(reset)})
     monkeypatch.setattr(sendgrid, "fault", lambda *_: limited)
     services.fail("sendgrid", status=429)
     error = raised("sendgrid", settings)
     assert isinstance(error, NotNow)
-    assert timedelta(seconds=290) < error.retry_after <= timedelta(seconds=300)
+    assert timedelta(seconds=2_900) < error.retry_after <= timedelta(seconds=3_000)
 
 
 def test_a_mail_that_was_only_looked_at_was_not_sent(

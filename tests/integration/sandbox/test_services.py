@@ -31,7 +31,7 @@ def call(
 ) -> tuple[int, bytes, Mapping[str, str]]:
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, response.read(), dict(response.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read(), dict(error.headers)
@@ -354,6 +354,12 @@ def test_one_account_can_fail_alone(url: str) -> None:
     post(f"{url}/sandbox/faults", {"account": keys.SENDGRID, "status": 500})
     assert mail(url)[0] == 500
     assert mail(url, key="SG.another-key.of-somebody")[0] == 202
+
+
+def test_one_address_can_fail_alone(url: str) -> None:
+    post(f"{url}/sandbox/faults", {"path": "^/sendgrid/", "body": "unlucky@example[.]org", "status": 500})
+    assert mail(url, MAIL | {"personalizations": [{"to": [{"email": "unlucky@example.org"}]}]})[0] == 500
+    assert mail(url)[0] == 202
 
 
 def test_messages_are_found_by_whom_they_went_to(url: str) -> None:

@@ -738,12 +738,12 @@ def test_a_record_that_arrives_while_an_older_one_is_being_claimed_waits_too(sch
         with school.database.transaction() as connection:
             yield connection
             claimed.set()
-            may_commit.wait(10)
+            may_commit.wait(60)
 
     first_run = cast(JobContext, SimpleNamespace(transaction=slow, now=school.now, run_id=uuid4()))
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(claim, first_run)
-        claimed.wait(10)
+        assert claimed.wait(60)
         newer = school.change(lesson, "delete")
         second = threads.submit(lambda: handler({}, Invocation())["result"])
         time.sleep(0.5)

@@ -186,11 +186,22 @@ def test_a_copy_whose_answer_was_lost_is_found(school: School) -> None:
     assert len(school.copies()) == 1
 
 
-def test_two_messages_at_once_make_one_copy(school: School) -> None:
+def test_two_messages_at_once_make_one_copy(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second comes while the first looks whether there is a copy: both would look before either copies."""
     link = school.link()
-    school.google.fail(path="/drive/v3/files$", delay=0.2)  # both would look before either copies
-    with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(lambda _: handler(sqs_event([link], queue=JOB), Invocation()), range(2)))
+    find_copy = GoogleDrive.find_copy
+    looks: list[str] = []
+    answers: list[dict[str, Any]] = []
+
+    def meanwhile(self: GoogleDrive, key: str) -> DriveFile | None:
+        looks.append(key)
+        if len(looks) == 1:
+            with ThreadPoolExecutor(1) as other:
+                answers.append(other.submit(handler, sqs_event([link], queue=JOB), Invocation()).result())
+        return find_copy(self, key)
+
+    monkeypatch.setattr(GoogleDrive, "find_copy", meanwhile)
+    answers.append(handler(sqs_event([link], queue=JOB), Invocation()))
     assert answers == [{"batchItemFailures": []}] * 2
     assert len(school.copies()) == 1
     assert school.snoozed() == 1, "the one that came second looks again later"

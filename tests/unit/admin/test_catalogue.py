@@ -90,7 +90,7 @@ def test_threads_that_want_it_at_once_have_it_asked_for_once() -> None:
     kept = Kept(ask)
 
     def want() -> int:
-        both_want_it.wait(timeout=10)
+        both_want_it.wait(timeout=60)
         return kept.get()
 
     with ThreadPoolExecutor(2) as threads:
@@ -123,14 +123,14 @@ def test_threads_that_want_it_at_once_share_a_failure_and_the_next_one_asks_agai
         asked += 1
         is_asked.set()
         if asked == 1:
-            assert lock.is_waited_for.wait(timeout=10)
+            assert lock.is_waited_for.wait(timeout=60)
             raise TimeoutError
         return asked
 
     kept = Kept(ask, _asking=lock)  # type: ignore[arg-type]
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(kept.get)
-        is_asked.wait(timeout=10)
+        is_asked.wait(timeout=60)
         second = threads.submit(kept.get)
         assert [type(wanted.exception()) for wanted in (first, second)] == [TimeoutError, TimeoutError]
     assert kept.get() == 2
@@ -143,7 +143,7 @@ def test_a_thread_that_would_take_what_is_known_shares_no_failure() -> None:
     def ask() -> str:
         if fails:
             is_asked.set()
-            assert lock.is_waited_for.wait(timeout=10)
+            assert lock.is_waited_for.wait(timeout=60)
             raise TimeoutError
         return "known"
 
@@ -152,7 +152,7 @@ def test_a_thread_that_would_take_what_is_known_shares_no_failure() -> None:
     fails = True
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(kept.get, fresh=True)
-        is_asked.wait(timeout=10)
+        is_asked.wait(timeout=60)
         second = threads.submit(kept.get)
         assert type(first.exception()) is TimeoutError
         assert second.result() == "known"

@@ -28,6 +28,7 @@ def start_emulator(
     home.scratch.mkdir()
     environment = {
         "PATH": os.defpath,
+        "PYTHONPATH": str(CHECKOUT),  # to start it; it takes this out again
         "HOME": str(home.scratch),
         "TMPDIR": str(home.scratch),
         "LANG": "C.UTF-8",
@@ -43,7 +44,7 @@ def start_emulator(
         "AUTH": str(enforce_iam).lower(),
     }
     return start(
-        [ENVIRONMENTS / "emulator" / "bin" / "python", "-P", CHECKOUT / "local" / "emulator_main.py"],
+        [ENVIRONMENTS / "emulator" / "bin" / "python", "-P", "-m", "local.emulator"],
         environment=environment,
         folder=home.scratch,
         log=home.logs / "emulator.log",
