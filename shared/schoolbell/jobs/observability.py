@@ -3,7 +3,7 @@
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from schoolbell.settings import settings
+from schoolbell.settings import Settings, settings
 
 
 def logger_of(job: str) -> Logger:
@@ -11,13 +11,13 @@ def logger_of(job: str) -> Logger:
     return Logger(service=job)
 
 
-def count_failures(job: str, failures: int) -> None:
+def count_failures(of: Settings, job: str, failures: int) -> None:
     """Counts how often a critical job failed just now, for its alarm, which lasts until it is told of none.
 
     Other jobs have no metric, since one costs 0.30 dollars a month: what there is to know of their runs is in
     `platform.job_runs` and in the metrics that Lambda and SQS have anyway.
     """
-    if settings().job_critical:
+    if of.job_critical:
         count(job, "Failures", failures)
 
 

@@ -130,7 +130,7 @@ class QueueJob[P: Payload]:
             job.send_outbox()
         failed = settlement.settle()
         settlement.record(result, on.clock())
-        count_failures(self.name, len(failed))
+        count_failures(on.settings, self.name, len(failed))
         return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
 
     def _validate(self, settlement: "_Settlement") -> list[Message[P]]:

@@ -121,7 +121,7 @@ class ScheduledJob:
             return {"status": "continued", "run_id": str(run.id)}
         except Exception as error:
             return self._fail(on, job, error)
-        count_failures(self.name, 0)
+        count_failures(on.settings, self.name, 0)
         return self._end(on, job, result, {"status": "completed"})
 
     def _work(self, job: JobContext, run: runs.Run) -> Result | None:
@@ -180,7 +180,7 @@ class ScheduledJob:
     def _fail(self, on: Runtime, job: JobContext, error: Exception) -> dict[str, Any]:
         reason = in_one_line(error)
         self._logger.error("run failed", error=reason, frames=runs.frames(error))
-        count_failures(self.name, 1)
+        count_failures(on.settings, self.name, 1)
         try:
             with on.database.transaction() as connection:
                 runs.fail(connection, job.run_id, error, on.clock())

@@ -59,7 +59,7 @@ class TaskJob[P: Payload, R: Result]:
     def _report(self, on: Runtime, job: JobContext, result: R | None, error: Exception | None) -> None:
         if error:
             self._logger.error("task failed", error=in_one_line(error), frames=runs.frames(error))
-        count_failures(self.name, int(error is not None))
+        count_failures(on.settings, self.name, int(error is not None))
         try:
             with on.database.transaction() as connection:
                 runs.record(
