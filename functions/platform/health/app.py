@@ -5,7 +5,7 @@ The fields of `/health/events` are source 001's, with our queues for its streams
 """
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,13 +19,13 @@ from schoolbell.jobs.observability import logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
 
+from . import reports
 from .bearer import Token
 
 # What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
 if TYPE_CHECKING:
     from schoolbell.monitoring.state import State
     from schoolbell.operations.catalogue import JobInfo
-    from schoolbell.operations.queues import QueueDepth
 
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
@@ -43,7 +43,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 # Who may ask
-
 
 token = Token()
 
@@ -88,9 +87,10 @@ def queues() -> Response[Any]:
     """Each queue with what waits, what is being done, and what is dead."""
     on = running_on()
     state = current_state(on)
-    listed = {name: queue_as_json(queue) for name, queue in state.queues.items()}
+    listed = {name: reports.queue_as_json(queue) for name, queue in state.queues.items()}
     return as_json(
-        {"status": status_of(state, on), "queues": listed, "deadLetters": dead_as_json(state)}, HTTPStatus.OK
+        {"status": reports.status_of(state, on), "queues": listed, "deadLetters": reports.dead_as_json(state)},
+        HTTPStatus.OK,
     )
 
 
@@ -100,12 +100,15 @@ def events() -> Response[Any]:
     on = running_on()
     state = current_state(on)
     streams = {
-        queue: stream_as_json(job, queue, state) for job in state.jobs for queue in job.queues if queue in state.queues
+        queue: reports.stream_as_json(job, queue, state)
+        for job in state.jobs
+        for queue in job.queues
+        if queue in state.queues
     }
     answer = {
-        "status": status_of(state, on),
+        "status": reports.status_of(state, on),
         "streams": streams,
-        "dlq": dead_as_json(state),
+        "dlq": reports.dead_as_json(state),
         "handlersRegistered": sum(bool(job.queues) for job in state.jobs),
     }
     return as_json(answer, HTTPStatus.OK)
@@ -119,37 +122,6 @@ def metrics() -> Response[Any]:
     on = running_on()
     page = exposition(current_state(on), on.clock()).decode()
     return Response(HTTPStatus.OK, CONTENT_TYPE, page, {"Cache-Control": "no-store"})
-
-
-def queue_as_json(queue: "QueueDepth") -> dict[str, int]:
-    return {
-        "waiting": queue.unreceived,
-        "active": queue.in_flight,
-        "pending": queue.pending,
-        "deadLetters": queue.dead,
-    }
-
-
-def stream_as_json(job: "JobInfo", name: str, state: "State") -> dict[str, Any]:
-    queue = state.queues[name]
-    group = {"name": job.name, "pending": queue.in_flight, "lag": queue.unreceived}
-    last = state.last_events.get(job.name)
-    return {"pending": queue.pending, "consumerGroups": [group], "lastEventTimestamp": as_text(last)}
-
-
-def dead_as_json(state: "State") -> dict[str, Any]:
-    return {"messageCount": sum(state.dead.values()), "oldestMessage": as_text(state.oldest_dead)}
-
-
-def as_text(moment: datetime | None) -> str | None:
-    """A time as source 001 writes it: `2025-11-16T10:30:00Z`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if moment else None
-
-
-def status_of(state: "State", on: Runtime) -> str:
-    """`degraded` when something is dead or piles up."""
-    piles_up = any(queue.unreceived > on.settings.queue_backlog_messages for queue in state.queues.values())
-    return "degraded" if piles_up or any(state.dead.values()) else "healthy"
 
 
 # Where it comes from

@@ -5,8 +5,8 @@ At the top of a file stand a sentence on what the statement does, and the types 
     -- Count the rules of each teacher.
     -- Parameters: now timestamptz, teachers uuid[]
 
-A line `-- include found.sql` stands for the content of that file, which statements with the same beginning share. A
-test prepares every statement on the migrated database.
+A line `-- include found.sql` stands for the content of that file, which several statements share. Comments stay here.
+A test prepares every statement on the migrated database.
 """
 
 import re
@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import TextClause, text
 
 _INCLUDE: Final = re.compile(r"^-- include (\S+)$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^ *--.*\n", re.MULTILINE)
 
 
 def statement(module: str, name: str) -> TextClause:
@@ -25,7 +26,7 @@ def statement(module: str, name: str) -> TextClause:
         module: the `__file__` of the module that runs it, beside which the file lies.
         name: of the file, e.g. `claim.sql`.
     """
-    return text(source(Path(module).with_name(name)))
+    return text(_COMMENT.sub("", source(Path(module).with_name(name))))
 
 
 def source(file: Path) -> str:

@@ -1,0 +1,42 @@
+"""The state of the stack as `/health/queues` and `/health/events` tell it."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from schoolbell.jobs.runtime import Runtime
+
+if TYPE_CHECKING:
+    from schoolbell.monitoring.state import State
+    from schoolbell.operations.catalogue import JobInfo
+    from schoolbell.operations.queues import QueueDepth
+
+
+def queue_as_json(queue: "QueueDepth") -> dict[str, int]:
+    return {
+        "waiting": queue.unreceived,
+        "active": queue.in_flight,
+        "pending": queue.pending,
+        "deadLetters": queue.dead,
+    }
+
+
+def stream_as_json(job: "JobInfo", name: str, state: "State") -> dict[str, Any]:
+    queue = state.queues[name]
+    group = {"name": job.name, "pending": queue.in_flight, "lag": queue.unreceived}
+    last = state.last_events.get(job.name)
+    return {"pending": queue.pending, "consumerGroups": [group], "lastEventTimestamp": as_text(last)}
+
+
+def dead_as_json(state: "State") -> dict[str, Any]:
+    return {"messageCount": sum(state.dead.values()), "oldestMessage": as_text(state.oldest_dead)}
+
+
+def as_text(moment: datetime | None) -> str | None:
+    """A time as source 001 writes it: `2025-11-16T10:30:00Z`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if moment else None
+
+
+def status_of(state: "State", on: Runtime) -> str:
+    """`degraded` when something is dead or piles up."""
+    piles_up = any(queue.unreceived > on.settings.queue_backlog_messages for queue in state.queues.values())
+    return "degraded" if piles_up or any(state.dead.values()) else "healthy"
