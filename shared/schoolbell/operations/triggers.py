@@ -24,7 +24,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from schoolbell import aws
-from schoolbell.jobs.one_time_schedules import expression
+from schoolbell.jobs import one_time_schedules
+from schoolbell.jobs.one_time_schedules import OneShot
 from schoolbell.operations.catalogue import group
 from schoolbell.operations.models import Refused
 from schoolbell.settings import Settings
@@ -33,8 +34,6 @@ CANCELLED: Final = "cancelled before it began"
 
 LARGEST_DATA: Final = 250_000
 """Bytes: EventBridge Scheduler takes 256 KiB with what is around the data, SQS and Lambda take more."""
-
-_TRIES: Final = 3
 
 LONGEST_DELAY: Final = timedelta(days=366)
 
@@ -153,38 +152,25 @@ def schedule_name(job: str, key: str) -> str:
 
 
 def arrange(trigger: Trigger, payload: Mapping[str, Any], settings: Settings, role_arn: str) -> None:
-    """Makes a trigger's one-shot schedule, or makes the one of that name this trigger's."""
-    request = {
-        "Name": trigger.schedule,
-        "GroupName": group(settings),
-        "ScheduleExpression": expression(trigger.due_at) if trigger.due_at else "",
-        "ScheduleExpressionTimezone": "UTC",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "ActionAfterCompletion": "DELETE",
-        "Description": f"Trigger {trigger.id} of {trigger.job}",
-        "Target": {
-            "Arn": settings.queue_arn(trigger.queue) if trigger.queue else settings.function_arn(trigger.job),
-            "RoleArn": role_arn,
-            "Input": json.dumps(dict(payload), separators=(",", ":"), default=str),
-            "DeadLetterConfig": {"Arn": settings.dead_letter_queue_arn(trigger.queue or trigger.job)},
-            "RetryPolicy": {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600},
-        },
-    }
-    client = aws.client("scheduler")
-    for _ in range(_TRIES):
-        # One of this name may be there: this trigger's own, or that of a cancelled one which is just being deleted.
-        for call, expected in (
-            (client.create_schedule, "ConflictException"),
-            (client.update_schedule, "ResourceNotFoundException"),
-        ):
-            try:
-                call(**request)
-            except Exception as error:
-                if aws.error_code(error) != expected:
-                    raise
-            else:
-                return
-    raise Refused(f"schedule {trigger.schedule} comes and goes; try again")
+    """Makes a trigger's one-time schedule, or makes the one of that name this trigger's.
+
+    Raises:
+        Refused: others make and delete it at the same time.
+    """
+    if trigger.schedule is None or trigger.due_at is None:
+        raise ValueError(f"trigger {trigger.id} is not due later")
+    one_shot = OneShot(
+        trigger.due_at,
+        trigger.queue or trigger.job,
+        payload,
+        target="queue" if trigger.queue else "function",
+        description=f"Trigger {trigger.id} of {trigger.job}",
+        role_arn=role_arn,
+    )
+    try:
+        one_time_schedules.put(aws.client("scheduler"), trigger.schedule, one_shot, settings)
+    except one_time_schedules.ScheduleContended as error:
+        raise Refused(f"{error}; try again") from None
 
 
 def remove_schedule(name: str, settings: Settings) -> bool:

@@ -136,6 +136,15 @@ def test_a_delayed_queue_job_has_a_one_shot_with_its_message(client: JobClient, 
     assert json.loads(schedule["Target"]["Input"]) == {"n": 1}
 
 
+@pytest.mark.parametrize("job", [QUEUED, SCHEDULED])
+def test_what_a_one_time_schedule_cannot_deliver_is_tried_again_for_an_hour(
+    client: JobClient, settings: Settings, job: str
+) -> None:
+    client.trigger(job, delay=HOUR)
+    (schedule,) = one_shots(settings)
+    assert schedule["Target"]["RetryPolicy"] == {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600}
+
+
 def test_a_delayed_run_says_that_it_was_delayed(
     client: JobClient, settings: Settings, perform: Performer, stored: Stored
 ) -> None:
