@@ -15,7 +15,8 @@ from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox, triggers
 from schoolbell.jobs import Deleted, JobContext, scheduled_job
 from schoolbell.operations import JobClient, NotFound, Refused, RunHandle
-from schoolbell.operations.triggers import arrange, find
+from schoolbell.operations.trigger_records import find
+from schoolbell.operations.triggers import arrange
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.fakes.deployed import CALLED, DRY, PRIORITIES, QUEUED, SCHEDULED, SEVERAL, Aws
