@@ -23,7 +23,7 @@ from schoolbell.operations import (
     QueueDepth,
     RunInfo,
 )
-from schoolbell.operations.triggers import CANCELLED
+from schoolbell.operations.trigger_records import CANCELLED
 
 STATES = {
     "completed": "[green]✓ completed[/]",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from schoolbell import aws
 from schoolbell.settings import Settings
@@ -23,7 +23,11 @@ PRECISION: Final = timedelta(seconds=1)
 TOO_LATE: Final = timedelta(seconds=90)
 """What is due sooner than this is not worth a schedule: it could have passed before the call is through."""
 
-_CREATE_OR_UPDATE_TRIES = 4
+RETRY_POLICY: Final = {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600}
+"""What can't be delivered within an hour is on the dead-letter queue of its job, where people are told of it. Left to
+itself, EventBridge Scheduler would try for a day; by then a sweep has long done what was due."""
+
+_CREATE_OR_UPDATE_TRIES = 6
 _NOT_NOW = frozenset({"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException"})
 
 
@@ -34,10 +38,16 @@ class OneShot:
     at: datetime
     """Timezone-aware; rounded up to the whole second that EventBridge Scheduler can express."""
     job: str
-    """The queue job that gets the payload, e.g. `tutoring.auto-complete`."""
+    """The job that gets the payload, e.g. `tutoring.auto-complete`, or the queue of one that has several."""
     payload: Mapping[str, Any]
     is_move: bool = False
     """A schedule of this name probably exists: saves the call that would find out."""
+    target: Literal["queue", "function"] = "queue"
+    """Where the payload goes: onto the job's queue, or, of a scheduled job, to its function."""
+    description: str = ""
+    """For whoever reads the schedule in the console."""
+    role_arn: str = ""
+    """The role that EventBridge Scheduler takes on; the settings' own, if not given."""
 
 
 def is_throttled(error: Exception) -> bool:
@@ -63,7 +73,7 @@ def arrange(wanted: Mapping[str, OneShot | None], settings: Settings) -> dict[st
             if one_shot is None:
                 _delete(client, name, settings)
             else:
-                _put(client, name, one_shot, settings)
+                put(client, name, one_shot, settings)
         except Exception as error:
             return error
         return None
@@ -88,23 +98,16 @@ def expression(at: datetime) -> str:
     return f"at({instant:%Y-%m-%dT%H:%M:%S})"
 
 
-def _put(client: Any, name: str, one_shot: OneShot, settings: Settings) -> None:
+def put(client: Any, name: str, one_shot: OneShot, settings: Settings) -> None:
+    """Makes the schedule of a name what it should be, whether there is one or not. Never call this in a transaction.
+
+    Raises:
+        ScheduleContended: others made and deleted it as often as it was tried.
+        botocore.exceptions.ClientError: EventBridge Scheduler refused.
+    """
     # botocore adds a ClientToken of its own to each call and repeats it when it retries. One made from name and time
     # would be worse than none: Scheduler would take a schedule that is set, deleted and set again for a repetition.
-    request = {
-        "Name": name,
-        "GroupName": settings.schedule_group,
-        "ScheduleExpression": expression(one_shot.at),
-        "ScheduleExpressionTimezone": "UTC",
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "ActionAfterCompletion": "DELETE",
-        "Target": {
-            "Arn": settings.queue_arn(one_shot.job),
-            "RoleArn": settings.scheduler_role_arn,
-            "Input": json.dumps(dict(one_shot.payload), separators=(",", ":")),
-            "DeadLetterConfig": {"Arn": settings.dead_letter_queue_arn(one_shot.job)},
-        },
-    }
+    request = _request(name, one_shot, settings)
     exists = one_shot.is_move
     for _ in range(_CREATE_OR_UPDATE_TRIES):
         try:
@@ -119,12 +122,32 @@ def _put(client: Any, name: str, one_shot: OneShot, settings: Settings) -> None:
             exists = not exists
         else:
             return
-    raise ScheduleContended(f"schedule {name} comes and goes")
+    raise ScheduleContended(f"schedule {name} was made and deleted concurrently {_CREATE_OR_UPDATE_TRIES} times")
+
+
+def _request(name: str, one_shot: OneShot, settings: Settings) -> dict[str, Any]:
+    is_queue = one_shot.target == "queue"
+    return {
+        "Name": name,
+        "GroupName": settings.schedule_group or settings.schoolbell_stack,
+        "ScheduleExpression": expression(one_shot.at),
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        **({"Description": one_shot.description} if one_shot.description else {}),
+        "Target": {
+            "Arn": settings.queue_arn(one_shot.job) if is_queue else settings.function_arn(one_shot.job),
+            "RoleArn": one_shot.role_arn or settings.scheduler_role_arn,
+            "Input": json.dumps(dict(one_shot.payload), separators=(",", ":"), default=str),
+            "DeadLetterConfig": {"Arn": settings.dead_letter_queue_arn(one_shot.job)},
+            "RetryPolicy": RETRY_POLICY,
+        },
+    }
 
 
 def _delete(client: Any, name: str, settings: Settings) -> None:
     try:
-        client.delete_schedule(Name=name, GroupName=settings.schedule_group)
+        client.delete_schedule(Name=name, GroupName=settings.schedule_group or settings.schoolbell_stack)
     except Exception as error:
         if aws.error_code(error) != "ResourceNotFoundException":
             raise

@@ -8,243 +8,160 @@ All of a queue: SQS moves the messages (a message move task), and then the recor
 between leaves open records whose messages have gone; the next redrive or the sweep resolves them.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import batched
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, Label, bindparam, func, literal, literal_column, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from schoolbell.operations import dead_letter_queues, redrive_records
+from schoolbell.operations.models import Change, NotFound, Refused
+from schoolbell.operations.queues import depth_of
+from schoolbell.operations.redrive_records import Letter
+from schoolbell.operations.stack import Stack
 
-from schoolbell import aws
-from schoolbell.database import Database
-from schoolbell.domains.platform.tables.dead_letters import dead_letters
-from schoolbell.jobs.messages import RECORDED_AS
-from schoolbell.jobs.outbox import Outbox
-from schoolbell.jobs.outcomes import JobError
-from schoolbell.settings import Settings
 
-PAGE: Final = 10  # messages a call, SQS's limit
-HIDDEN: Final = 60
-"""Seconds that a message which is looked at is hidden from others, if this process ends before it hands it back."""
+def redrive(stack: Stack, what: str | UUID) -> Change:
+    """Sends dead letters again: all of a job by its name, or one by its id.
 
-LOOK_FOR: Final = 20.0
-"""Seconds after which a search of a dead-letter queue ends; what it has not come to is taken away by the next."""
-
-# A letter that dies anew has another time of death, so it may be sent again; one that was reopened may not.
-_KEY = "'redrive/' || letter.id || '/' || to_char(letter.dead_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')"
-
-_OPEN = text(
+    Raises:
+        NotFound: there is no such job or dead letter.
+        Refused: the message itself is not known, so only all of its queue can be redriven; or its job is gone.
     """
-    SELECT id FROM platform.dead_letters
-    WHERE resolved_at IS NULL AND (id = cast(:id AS uuid) OR (job = :job AND dead_at <= :now))
-    ORDER BY id
-    FOR UPDATE
-    """
-)
-
-_RESOLVE = text(
-    """
-    UPDATE platform.dead_letters SET resolved_at = :now, resolution = :resolution, resolved_by = :actor
-    WHERE id IN (SELECT value::uuid FROM jsonb_array_elements_text(:ids))
-    """
-).bindparams(bindparam("ids", type_=JSONB))
-
-_RESOLVE_QUEUE = text(
-    """
-    UPDATE platform.dead_letters SET resolved_at = :now, resolution = 'redriven', resolved_by = :actor
-    WHERE queue = :queue AND resolved_at IS NULL AND dead_at <= :started
-    """
-)
-
-_DONE_WITH = text(
-    f"""
-    SELECT message_id FROM platform.dead_letters AS letter
-    WHERE queue = :queue AND message_id IN (SELECT jsonb_array_elements_text(:ids))
-      AND (resolution = 'dropped' OR EXISTS (SELECT FROM platform.outbox WHERE dedup_key = {_KEY}))
-    """  # noqa: S608 - made of this module's constants
-).bindparams(bindparam("ids", type_=JSONB))
-
-
-class Overtaken(JobError):
-    """Somebody else has just begun to redrive the dead letters of this queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What is known of a dead letter, without what is in it."""
-
-    id: UUID
-    job: str
-    queue: str
-    """The name of the queue that its message came from; a scheduled job has dead letters without one."""
-    message_id: str
-    resolution: str | None
-    has_payload: bool
-
-
-def letter(connection: Connection, letter_id: UUID) -> Letter | None:
-    """A dead letter by the id of its record."""
-    c = dead_letters.c
-    has_payload = c.payload.is_not(None).label("has_payload")
-    query = select(c.id, c.job, c.queue, c.message_id, c.resolution, has_payload).where(c.id == letter_id)
-    row = connection.execute(query).first()
-    return Letter(*row) if row else None
-
-
-def open_letters(
-    connection: Connection, now: datetime, *, letter_id: UUID | None = None, job: str | None = None
-) -> list[UUID]:
-    """The unresolved letters of a job, or the one letter if it is unresolved; locked until the transaction's end."""
-    return list(connection.execute(_OPEN, {"id": letter_id, "job": job, "now": now}).scalars())
-
-
-# A copy keeps its message's attributes, and the id by which jobs know a message that is sent again. SQS takes ten.
-_ATTRIBUTES: Final[Label[Any]] = literal_column(
-    """
-    CASE WHEN (SELECT count(*) FROM jsonb_object_keys(coalesce(attributes, '{}'))) > 8 THEN '{}'
-         ELSE jsonb_strip_nulls(coalesce(attributes, '{}')) - ARRAY['outbox-id', 'reason', 'recorded-as'] END
-    || jsonb_build_object('first-message-id', coalesce(attributes ->> 'first-message-id', message_id))
-    """
-).label("attributes")
-
-
-def send_copies(connection: Connection, outbox: Outbox, letters: Sequence[UUID], destination: str) -> int:
-    """Writes copies of the messages of letters to the outbox, to the letter; returns how many were not sent before."""
-    c = dead_letters.c
-    stamp = func.to_char(func.timezone("UTC", c.dead_at), "YYYYMMDDHH24MISSUS")
-    return outbox.send_from(
-        connection,
-        select(
-            literal(destination).label("destination"),
-            func.to_jsonb(c.payload).label("payload"),
-            func.concat("redrive/", c.id, "/", stamp).label("dedup_key"),
-            _ATTRIBUTES,
-        ).where(c.id.in_(list(letters)), c.payload.is_not(None)),
+    if isinstance(what, UUID):
+        return _redrive_one(stack, what)
+    info = stack.function(what)
+    if info.queues:
+        changes = [_redrive_queue(stack, info.name, queue) for queue in info.queues]
+    else:
+        changes = [_redrive_invocations(stack, info.name)]
+    done = [change for change in changes if change.is_changed]
+    return Change(
+        is_changed=bool(done),
+        message="; ".join(change.message for change in done or changes),
+        count=sum(change.count for change in done),
     )
 
 
-def resolve(connection: Connection, letters: Sequence[UUID], resolution: str, actor: str, now: datetime) -> None:
-    """Marks letters as redriven or dropped."""
-    ids = [str(each) for each in letters]
-    connection.execute(_RESOLVE, {"ids": ids, "resolution": resolution, "actor": actor, "now": now})
+def _redrive_one(stack: Stack, letter_id: UUID) -> Change:
+    letter = _letter(stack, letter_id)
+    queue = _queue_of(stack, letter)
+    if queue is None and all(job.name != letter.job for job in stack.functions()):
+        raise Refused(f"there is no job {letter.job} any more: its dead letters can only be dropped")
+    outbox = stack.outbox()
+    now = stack.clock()
+    sent = 0
+    with stack.database.transaction() as connection:
+        if redrive_records.open_letters(connection, now, letter_id=letter_id):
+            if not letter.has_payload:
+                raise Refused(f"nobody recorded the message of this dead letter; redrive all of {letter.job}")
+            sent = redrive_records.send_copies(connection, outbox, [letter_id], queue or f"function/{letter.job}")
+            redrive_records.resolve(connection, [letter_id], "redriven", stack.actor, now)
+            stack.audit(connection, "dead-letter.redriven", letter.job, {"dead_letter": str(letter_id)})
+    stack.flush(outbox)
+    dead_letter_queues.take_away(stack.database, stack.settings, queue or letter.job, letter.message_id)
+    if sent:
+        return Change(is_changed=True, message=f"a message of {letter.job} is sent again", count=1)
+    how = letter.resolution or "redriven"
+    return Change(is_changed=False, message=f"this dead letter of {letter.job} was {how} already")
 
 
-def resolve_moved(connection: Connection, queue: str, started: datetime, actor: str, now: datetime) -> int:
-    """Marks the letters of a queue whose messages SQS moves, as far as they were dead before; returns how many."""
-    values = {"queue": queue, "started": started, "actor": actor, "now": now}
-    return connection.execute(_RESOLVE_QUEUE, values).rowcount
+def _redrive_queue(stack: Stack, job: str, queue: str) -> Change:
+    # What was dropped or sent again by itself must not go with the others, should it still lie there.
+    dead_letter_queues.take_away(stack.database, stack.settings, queue)
+    is_moving = Change(is_changed=False, message=f"the dead letters of {queue} are being redriven already")
+    if dead_letter_queues.is_moving(stack.settings, queue):
+        return is_moving
+    started = stack.clock()
+    name = stack.settings.resource_name(queue)
+    dead = depth_of(queue, stack.settings).dead
+    if not dead and not _has_open(stack, name):
+        return Change(is_changed=False, message=f"{queue} has no dead letters")
+    try:
+        with stack.audited("dead-letters.redriven", job, {"queue": queue, "messages": dead}):
+            dead_letter_queues.move_all(stack.settings, queue)
+            with stack.database.transaction() as connection:
+                records = redrive_records.resolve_moved(connection, name, started, stack.actor, stack.clock())
+    except dead_letter_queues.Overtaken:
+        return is_moving
+    count = max(dead, records)
+    return Change(is_changed=True, message=f"{_messages(count)} of {queue} {_are(count)} sent again", count=count)
 
 
-def is_moving(settings: Settings, queue: str) -> bool:
-    """Whether SQS is moving the dead letters of a queue; it takes one such task at a time."""
-    arn = settings.dead_letter_queue_arn(queue)
-    tasks = aws.client("sqs").list_message_move_tasks(SourceArn=arn, MaxResults=1).get("Results", [])
-    return any(task.get("Status") in ("RUNNING", "CANCELLING") for task in tasks)
+def _redrive_invocations(stack: Stack, job: str) -> Change:
+    """Invokes a scheduled job again with what it was invoked with: the same occurrence goes on with the same run."""
+    outbox = stack.outbox()
+    now = stack.clock()
+    with stack.database.transaction() as connection:
+        letters = redrive_records.open_letters(connection, now, job=job)
+        count = redrive_records.send_copies(connection, outbox, letters, f"function/{job}")
+        redrive_records.resolve(connection, letters, "redriven", stack.actor, now)
+        if letters:
+            stack.audit(connection, "dead-letters.redriven", job, {"messages": count})
+    stack.flush(outbox)
+    dead_letter_queues.take_away(stack.database, stack.settings, job)
+    if not count:
+        return Change(is_changed=False, message=f"{job} has no dead letters")
+    return Change(is_changed=True, message=f"{_messages(count)} of {job} {_are(count)} sent again", count=count)
 
 
-def move_all(settings: Settings, queue: str) -> None:
-    """Has SQS move what is on a dead-letter queue to the queue.
-
-    The destination is named, since SQS does not know where a discarded message came from: a job put it there.
+def drop(stack: Stack, what: str | UUID) -> Change:
+    """Gives dead letters up: all of a job by its name, or one by its id. The record stays, the message goes.
 
     Raises:
-        Overtaken: SQS has begun to do so for somebody else; it has no error code of its own for that.
+        NotFound: there is no such job or dead letter.
     """
-    try:
-        aws.client("sqs").start_message_move_task(
-            SourceArn=settings.dead_letter_queue_arn(queue), DestinationArn=settings.queue_arn(queue)
+    if isinstance(what, UUID):
+        letter = _letter(stack, what)
+        queue = _queue_of(stack, letter) or letter.job
+        if _drop(stack, letter.job, [queue], letter):
+            return Change(is_changed=True, message=f"1 message of {letter.job} is dropped", count=1)
+        return Change(is_changed=False, message=f"this dead letter of {letter.job} was {letter.resolution} already")
+    queues = stack.function(what).queues or (what,)
+    count = _drop(stack, what, queues, None)
+    if not count:
+        return Change(is_changed=False, message=f"{what} has no dead letters")
+    return Change(is_changed=True, message=f"{_messages(count)} of {what} {_are(count)} dropped", count=count)
+
+
+def _drop(stack: Stack, job: str, queues: Sequence[str], letter: Letter | None) -> int:
+    """Drops one dead letter of a job or all of them, and returns how many were open."""
+    now = stack.clock()
+    with stack.database.transaction() as connection:
+        letters = (
+            redrive_records.open_letters(connection, now, letter_id=letter.id)
+            if letter
+            else redrive_records.open_letters(connection, now, job=job)
         )
-    except Exception:
-        if not is_moving(settings, queue):
-            raise
-        raise Overtaken(queue) from None
+        redrive_records.resolve(connection, letters, "dropped", stack.actor, now)
+        if letters:
+            details = {"dead_letters": [str(each) for each in letters[:100]], "count": len(letters)}
+            stack.audit(connection, "dead-letters.dropped", job, details)
+    for queue in queues:
+        dead_letter_queues.take_away(stack.database, stack.settings, queue, letter.message_id if letter else None)
+    return len(letters)
 
 
-def take_away(
-    database: Database,
-    settings: Settings,
-    queue: str,
-    only: str | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> int:
-    """Deletes messages from a dead-letter queue that were dropped, or sent again as a copy; returns how many.
-
-    Args:
-        database: where the records are.
-        settings: the stack's.
-        queue: as jobs are named; a scheduled job's own name.
-        only: the message id of the one record that is looked for; without it the whole queue is looked through.
-        clock: seconds; the search ends after `LOOK_FOR`.
-    """
-    url = settings.dead_letter_queue_url(queue)
-    taken = 0
-    receipts: list[str] = []
-    try:
-        for page in _pages(url, clock):
-            ids = {_record_id(message) for message in page}
-            with database.transaction(read_only=True) as connection:
-                values = {"queue": settings.resource_name(queue), "ids": sorted(ids)}
-                done_with = set(connection.execute(_DONE_WITH, values).scalars())
-            gone = [message["ReceiptHandle"] for message in page if _record_id(message) in done_with]
-            receipts += [message["ReceiptHandle"] for message in page if _record_id(message) not in done_with]
-            _delete(url, gone)
-            taken += len(gone)
-            if only in done_with:
-                break
-    finally:
-        _hand_back(url, receipts)
-    return taken
+def _letter(stack: Stack, letter_id: UUID) -> Letter:
+    with stack.database.transaction(read_only=True) as connection:
+        found = redrive_records.letter(connection, letter_id)
+    if found is None:
+        raise NotFound(f"there is no dead letter {letter_id}")
+    return found
 
 
-def _pages(url: str, clock: Callable[[], float]) -> Iterator[list[dict[str, Any]]]:
-    """The messages of a queue, each once, until there are no more or the time is up."""
-    end = clock() + LOOK_FOR
-    seen: set[str] = set()
-    while clock() < end:
-        page = _receive(url)
-        if not page or seen.issuperset(message["MessageId"] for message in page):
-            return
-        seen.update(message["MessageId"] for message in page)
-        yield page
+def _has_open(stack: Stack, queue: str) -> bool:
+    with stack.database.transaction(read_only=True) as connection:
+        return redrive_records.has_open(connection, queue)
 
 
-def _receive(url: str) -> list[dict[str, Any]]:
-    try:
-        answer = aws.client("sqs").receive_message(
-            QueueUrl=url,
-            MaxNumberOfMessages=PAGE,
-            WaitTimeSeconds=1,  # even a second makes SQS ask all of its servers: an empty answer means an empty queue
-            VisibilityTimeout=HIDDEN,
-            MessageAttributeNames=["All"],
-            AttributeNames=["All"],
-        )
-    except Exception as error:
-        if not aws.is_no_such_queue(error):
-            raise
-        return []  # a deployment has taken the job away, and its messages with it
-    return list(answer.get("Messages", []))
+def _queue_of(stack: Stack, letter: Letter) -> str | None:
+    """The queue of a dead letter as jobs are named; `None` for a scheduled job's, which came from none."""
+    queues = {stack.settings.resource_name(queue): queue for job in stack.functions() for queue in job.queues}
+    return queues.get(letter.queue)
 
 
-def _record_id(message: dict[str, Any]) -> str:
-    """Under which message id a message is recorded: a discarded one is a copy that says so itself."""
-    if "DeadLetterQueueSourceArn" in message.get("Attributes", {}):
-        return str(message["MessageId"])
-    return str(message.get("MessageAttributes", {}).get(RECORDED_AS, {}).get("StringValue") or message["MessageId"])
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
 
 
-def _delete(url: str, receipts: Sequence[str]) -> None:
-    for some in batched(receipts, PAGE, strict=False):
-        entries = [{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(some)]
-        aws.client("sqs").delete_message_batch(QueueUrl=url, Entries=entries)
-
-
-def _hand_back(url: str, receipts: Sequence[str]) -> None:
-    for some in batched(receipts, PAGE, strict=False):
-        entries = [
-            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": 0} for number, receipt in enumerate(some)
-        ]
-        aws.client("sqs").change_message_visibility_batch(QueueUrl=url, Entries=entries)
+def _are(count: int) -> Literal["is", "are"]:
+    return "is" if count == 1 else "are"

@@ -104,7 +104,7 @@ def test_a_stack_that_does_its_work_is_healthy(client: JobClient) -> None:
 def test_a_queue_that_falls_behind_is_named(
     client: JobClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schoolbell.operations.client.BACKLOG", 2)
+    monkeypatch.setattr("schoolbell.operations.health.BACKLOG", 2)
     for number, problems in ((2, ()), (1, (f"{QUEUED}: 3 messages",))):
         for _ in range(number):
             aws.client("sqs").send_message(QueueUrl=settings.queue_url(QUEUED), MessageBody="{}")

@@ -15,7 +15,8 @@ from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox, triggers
 from schoolbell.jobs import Deleted, JobContext, scheduled_job
 from schoolbell.operations import JobClient, NotFound, Refused, RunHandle
-from schoolbell.operations.triggers import arrange, find
+from schoolbell.operations.trigger_records import find
+from schoolbell.operations.triggers import arrange
 from schoolbell.settings import Settings
 from tests.conftest import Queues
 from tests.fakes.deployed import CALLED, DRY, PRIORITIES, QUEUED, SCHEDULED, SEVERAL, Aws
@@ -134,6 +135,15 @@ def test_a_delayed_queue_job_has_a_one_shot_with_its_message(client: JobClient, 
     (schedule,) = one_shots(settings)
     assert schedule["Target"]["Arn"] == settings.queue_arn(PRIORITIES[0])
     assert json.loads(schedule["Target"]["Input"]) == {"n": 1}
+
+
+@pytest.mark.parametrize("job", [QUEUED, SCHEDULED])
+def test_what_a_one_time_schedule_cannot_deliver_is_tried_again_for_an_hour(
+    client: JobClient, settings: Settings, job: str
+) -> None:
+    client.trigger(job, delay=HOUR)
+    (schedule,) = one_shots(settings)
+    assert schedule["Target"]["RetryPolicy"] == {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600}
 
 
 def test_a_delayed_run_says_that_it_was_delayed(

@@ -51,6 +51,7 @@ def test_a_scheduled_lesson_gets_a_schedule_at_its_end_and_grace_period(
             "RoleArn": settings.scheduler_role_arn,
             "Input": f'{{"session_id":"{session.id}"}}',
             "DeadLetterConfig": {"Arn": settings.queue_arn("tutoring.auto-complete") + "-dlq"},
+            "RetryPolicy": {"MaximumRetryAttempts": 5, "MaximumEventAgeInSeconds": 3600},
         },
     }
     assert world.now_in_database(session).scheduled_for == session.due_at
