@@ -30,6 +30,8 @@ CIRCUITS: Final = {
     *("google-calendar", "google-drive"),
     *(f"notifications-{provider}" for provider in ("ses", "sns", "sendgrid", "twilio", "fcm")),
 }
+# What all loops make alike; roles and policies differ by kind.
+ALIKE: Final = tuple(f"${{Job}}{what}" for what in ("Log", "DeadLetters", "Retries", "Queue", "Backlog", "Oldest"))
 DAY: Final = 24 * 60 * 60
 # Seconds: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 GATEWAY_WAITS: Final = 30
@@ -224,9 +226,11 @@ def the_loops_are_the_same_in_every_domain(bundle: Bundle) -> Iterator[str]:
     first: dict[str, tuple[str, Json]] = {}
     for domain, template in bundle.domains.items():
         for name, (_, _, body) in loops(template.source).items():
-            other, expected = first.setdefault(name, (domain, body))
-            if body != expected:
-                yield f"the loop {name} differs between {other} and {domain}"
+            alike = {name: body} | {f"what loops make of {key}": body[key] for key in ALIKE if key in body}
+            for what, made in alike.items():
+                other, expected = first.setdefault(what, (domain, made))
+                if made != expected:
+                    yield f"{what} differs between {other} and {domain}"
 
 
 @rule

@@ -109,6 +109,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "the_loops_are_the_same_in_every_domain": [
         lambda b: loops(b.templates["tutoring"].source)["CalledJobs"][2]["${Job}Log"]["Properties"].update(Tags=[]),
+        lambda b: loops(b.templates["tutoring"].source)["QueueJobs"][2]["${Job}Queue"]["Properties"].update(Tags=[]),
     ],
     "the_root_deploys_every_domain": [
         lambda b: b.root.source["Resources"].pop("Tutoring"),
