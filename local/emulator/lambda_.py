@@ -1,4 +1,4 @@
-"""Lambda: what it says on a queue about an invocation that failed, and layers that are unpacked once."""
+"""Lambda: what it says on a queue about a failed invocation, layers that are unpacked once, and found by their ARNs."""
 
 import hashlib
 import io
@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate
+from urllib.parse import unquote
 from uuid import uuid4
 
 from ministack.core import lambda_runtime
@@ -83,8 +84,25 @@ def spawn_worker(original: Callable[..., None], layers: Layers) -> Callable[...,
     return spawn
 
 
+# A layer is named by its name or its ARN, which is what `sam sync` has
+
+
+def by_name[**P, R](original: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+    """A call about a layer may give its ARN for its name.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_ListLayerVersions.html
+    """
+
+    def call(layer: str, /, *arguments: P.args, **named: P.kwargs) -> R:
+        return original(unquote(layer).rpartition(":")[2], *arguments, **named)
+
+    return call
+
+
 def install() -> None:
-    """Have failed invocations recorded in full, and workers share their layers."""
+    """Have failed invocations recorded in full, workers share their layers, and layers be found by their ARNs."""
+    for operation in ("_list_layer_versions", "_publish_layer_version", "_delete_layer_version"):
+        setattr(lambda_svc, operation, by_name(getattr(lambda_svc, operation)))
     lambda_svc._route_async_failure = route_async_failure(lambda_svc._route_async_failure)
     layers = Layers(Path(tempfile.mkdtemp(prefix="layers-")))
     lambda_runtime.Worker._spawn = spawn_worker(lambda_runtime.Worker._spawn, layers)

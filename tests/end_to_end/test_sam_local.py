@@ -155,6 +155,15 @@ def test_event_that_sam_generates_is_understood(functions: Any, stack: Stack, en
     assert "no session 6f1c7f7e-3f0a-4a56-9a51-0c1d6d1e5b0a" in dead.error
 
 
+def test_the_stacks_layers_are_found_by_their_arns_as_sam_sync_looks_for_them(stack: Stack) -> None:
+    (runtime, schoolbell, *_) = stack.functions.get_function(FunctionName=stack.resource("tutoring.auto-complete"))[
+        "Configuration"
+    ]["Layers"]
+    for version in (runtime["Arn"], schoolbell["Arn"]):
+        listed = stack.functions.list_layer_versions(LayerName=version.rpartition(":")[0])["LayerVersions"]
+        assert version in [each["LayerVersionArn"] for each in listed]
+
+
 def _sam(engine: dict[str, str], *arguments: str) -> str:
     """What `sam` answers on its standard output."""
     done = subprocess.run(
