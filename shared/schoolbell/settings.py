@@ -65,6 +65,8 @@ class Settings(BaseModel):
     """The secret with the token that `/metrics` asks for."""
     queue_backlog_messages: int = Field(default=1_000, ge=0)
     """A queue with more messages than this is behind; source 001."""
+    oldest_message_seconds: int = Field(default=300, ge=0)
+    """So is one whose oldest message has waited longer."""
     time_limit_percent: float = Field(default=90, gt=0)
     """A run that took more of its function's timeout raises an alert."""
     usual_duration_factor: float = Field(default=2, gt=1)
