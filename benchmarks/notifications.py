@@ -30,7 +30,7 @@ from moto import mock_aws
 from sqlalchemy import column, func, literal, select, text
 
 from benchmarks.outbox import queue
-from functions.platform.notification_delivery import app
+from functions.platform.notification_delivery.app import handler
 from local.postgres import Postgres
 from schoolbell import aws
 from schoolbell.database import Database, DatabaseAddress
@@ -38,6 +38,7 @@ from schoolbell.database.migrations import upgrade
 from schoolbell.jobs.outbox import Outbox
 from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.notifications import notify_from
+from schoolbell.notifications.provider_channels import provider_channel_of
 from schoolbell.resilience.circuit import forget_circuits
 from schoolbell.settings import Settings
 from tests.performing import Invocation, sqs_event
@@ -100,7 +101,7 @@ def _delivered(database: Database, number: int) -> float:
     ]
     started = time.perf_counter()
     for event in events:
-        if app.handler(event, Invocation()) != {"batchItemFailures": []}:
+        if handler(event, Invocation()) != {"batchItemFailures": []}:
             raise RuntimeError("a message failed")
     taken = time.perf_counter() - started
     with database.transaction() as connection:
@@ -158,11 +159,11 @@ def on_moto(url: str) -> Iterator[Settings]:
         key = json.dumps({"api_key": "benchmark"})
         aws.client("secretsmanager").create_secret(Name=settings.provider_secret("sendgrid"), SecretString=key)
         forget_circuits()
-        app.lane_of.cache_clear()
+        provider_channel_of.cache_clear()
         try:
             yield settings
         finally:
-            app.lane_of.cache_clear()
+            provider_channel_of.cache_clear()
 
 
 @contextlib.contextmanager

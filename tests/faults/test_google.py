@@ -7,11 +7,11 @@ import pytest
 
 from functions.platform.outbox_relay.app import handler as outbox_relay
 from functions.tutoring.calendar_sync.app import handler as calendar_sync
-from functions.tutoring.drive_copy.app import LEASE as COPY_LEASE
 from functions.tutoring.drive_copy.app import handler as drive_copy
 from functions.tutoring.drive_sync.app import handler as drive_sync
 from functions.tutoring.drive_verify.app import handler as drive_verify
 from schoolbell.database import Database
+from schoolbell.domains.tutoring.drive_copies import LEASE as COPY_LEASE
 from schoolbell.domains.tutoring.schema import drive_file_copies
 from schoolbell.jobs.outbox import CLAIM
 from schoolbell.settings import Settings

@@ -45,10 +45,10 @@ def settings(settings: Settings) -> Settings:
 def _calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How the provider's answers come, which is otherwise a matter of threads: each try must have the same points."""
     if request.param == "one at a time":
-        monkeypatch.setattr("functions.platform.notification_delivery.app.SENDERS", 1)
+        monkeypatch.setattr("schoolbell.notifications.delivery.SENDERS", 1)
     else:
         monkeypatch.setattr(
-            "functions.platform.notification_delivery.app.wait",
+            "schoolbell.notifications.delivery.wait",
             lambda calls, return_when: wait(calls),
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-OURS = ("app", "schoolbell")
+OURS = ("job", "schoolbell")
 
 
 def spec_of(module: str) -> ModuleSpec | None:
@@ -21,8 +21,8 @@ def spec_of(module: str) -> ModuleSpec | None:
         return None
 
 
-def imports_of(source: str) -> Iterator[tuple[str, list[str]]]:
-    """The modules that a source imports, each with the names that it takes from it."""
+def imports_of(source: str, package: str) -> Iterator[tuple[str, list[str]]]:
+    """The modules that a source in a package imports, each with the names that it takes from it."""
     left: list[ast.AST] = [ast.parse(source)]
     while left:
         node = left.pop()
@@ -31,7 +31,8 @@ def imports_of(source: str) -> Iterator[tuple[str, list[str]]]:
                 left.extend(node.orelse)
             case ast.Import():
                 yield from ((alias.name, []) for alias in node.names)
-            case ast.ImportFrom(module=str(module), level=0):
+            case ast.ImportFrom():
+                module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
                 yield module, [alias.name for alias in node.names]
             case _:
                 left.extend(ast.iter_child_nodes(node))
@@ -50,7 +51,7 @@ def missing(start: str) -> Iterator[str]:
         if spec is None:
             yield module
         elif module.split(".")[0] in OURS and spec.origin:
-            for imported, names in imports_of(Path(spec.origin).read_text()):
+            for imported, names in imports_of(Path(spec.origin).read_text(), spec.parent or ""):
                 left.append(imported)
                 package = spec_of(imported)
                 if package and package.submodule_search_locations and imported.split(".")[0] in OURS:
@@ -59,4 +60,4 @@ def missing(start: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     sys.path[:0] = sys.argv[1:]
-    print("\n".join(sorted(missing("app"))))
+    print("\n".join(sorted(missing("job.app"))))

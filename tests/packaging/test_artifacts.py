@@ -61,6 +61,12 @@ def code_of(source: Path) -> CodeType:
     return code
 
 
+def files(folder: Path) -> set[Path]:
+    """All files below a folder but bytecode, by their paths from there."""
+    found = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in found if path.suffix != ".pyc"}
+
+
 def packages(folder: Path) -> set[str]:
     """The distributions that are installed in a layer."""
     return {_normal(path.name.split("-")[0]) for path in folder.glob("python/*.dist-info")}
@@ -103,8 +109,10 @@ def test_bytecode_that_lambda_cannot_use_is_noticed(tmp_path: Path) -> None:
 @each_function
 def test_function_is_the_code_of_its_folder(function: BuiltFunction) -> None:
     folder = CHECKOUT / "functions" / function.job.domain / function.job.folder
-    built = {path.name: path.read_text() for path in function.artifact.iterdir() if path.is_file()}
-    assert built == {path.name: path.read_text() for path in folder.glob("*.py")}
+    sources = {path.name: path.read_text() for path in folder.iterdir() if path.suffix in (".py", ".sql")}
+    built = function.artifact / "job"
+    assert {path.name: path.read_text() for path in built.iterdir() if path.is_file()} == sources
+    assert list(function.artifact.iterdir()) == [built]
 
 
 @each_function
@@ -127,7 +135,8 @@ def test_layer_is_the_same_in_every_domain(layer: str) -> None:
 
 @each_function
 def test_bytecode_names_lambdas_folders(function: BuiltFunction) -> None:
-    assert code_of(function.artifact / "app.py").co_filename == "/var/task/app.py"
+    for source in function.artifact.rglob("*.py"):
+        assert code_of(source).co_filename == f"/var/task/{source.relative_to(function.artifact)}"
 
 
 @each_layer
@@ -139,10 +148,10 @@ def test_bytecode_of_a_layer_names_lambdas_folders(layer: str) -> None:
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name.endswith("/SchoolbellLayer")])
 def test_schoolbell_is_in_its_layer_whole_but_for_the_command_line(layer: str) -> None:
     built, source = LAYERS[layer] / "python", CHECKOUT / "shared"
-    expected = {path.relative_to(source) for path in source.rglob("*.py")}
+    expected = files(source)
     for_a_shell = {path for path in expected if path.parts[:2] == ("schoolbell", "cli")}
     assert for_a_shell
-    assert {path.relative_to(built) for path in built.rglob("*.py")} == expected - for_a_shell
+    assert files(built) == expected - for_a_shell
 
 
 @each_layer

@@ -104,8 +104,11 @@ def test_import_that_is_missing_is_noticed(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "late.py").write_text("def late():\n    import no_such_package.module\n")
-    (tmp_path / "app.py").write_text("if False:\n    from schoolbell import late\n")
-    assert imports_missing([tmp_path]) == ["no_such_package.module"]
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "app.py").write_text("if False:\n    from schoolbell import late\n    from .second import anything\n")
+    (job / "second.py").write_text("from . import app\nfrom .third import anything\n")
+    assert imports_missing([tmp_path]) == ["job.third", "no_such_package.module"]
 
 
 def test_harness_notices_a_layer_that_is_missing(surroundings: Mapping[str, str]) -> None:

@@ -11,64 +11,21 @@ trouble that goes on, tells nobody anything new, and where one channel fails the
 Slack is also told of the runs of some jobs (`schoolbell.alerts.run_notices`). Nothing stands for those.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Literal, Self
+from datetime import timedelta
+from typing import Any, Final, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
-from sqlalchemy import Connection, Row, bindparam, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from pydantic import model_validator
 
-from schoolbell.alerts import Alert, Severity
-from schoolbell.alerts.pagerduty import pagerduty_of
+from schoolbell.alerts import Alert, routing
+from schoolbell.alerts.alarms import Alarm
 from schoolbell.alerts.run_notices import RunNotice
-from schoolbell.alerts.senders import Sender
 from schoolbell.alerts.slack import slack_of
-from schoolbell.domains.platform.tables.alerts import alerts
-from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
-from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
-from schoolbell.settings import Settings
+from schoolbell.jobs import JobContext, Payload, Result, Snooze, queue_job
+from schoolbell.notifications.errors import Uncertain
 
-WAIT_FOR_ANOTHER = timedelta(seconds=5)
+WAIT_FOR_ANOTHER: Final = timedelta(seconds=5)
 """Another invocation is telling of the same trouble at this moment."""
-
-LONGEST_REASON = 500
-LONGEST_SUMMARY = 1_024
-RANKS: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-
-
-class Alarm(BaseModel):
-    """What CloudWatch sends when an alarm changes its state; of its fields, those that are used.
-
-    The description of our alarms begins with the severity ("critical: ..."); another's counts as a warning.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str = Field(alias="AlarmName", min_length=1, max_length=255)
-    description: str | None = Field(alias="AlarmDescription", default=None)
-    state: Literal["OK", "ALARM", "INSUFFICIENT_DATA"] = Field(alias="NewStateValue")
-    reason: str = Field(alias="NewStateReason", default="")
-    changed_at: AwareDatetime = Field(alias="StateChangeTime")
-
-    def as_alert(self, stack: str) -> Alert | None:
-        """The alarm as an alert, whose key is the alarm's name without the stack's; none if it just has no data."""
-        if self.state == "INSUFFICIENT_DATA":
-            return None
-        key = re.sub(r"[^!-~]", "-", self.name.removeprefix(f"{stack}-"))
-        described = re.match(rf"({'|'.join(Severity)}): *(.+)", self.description or "", re.DOTALL)
-        summary = described[2] if described else self.description or self.name
-        return Alert(
-            action="trigger" if self.state == "ALARM" else "resolve",
-            key=key,
-            severity=Severity(described[1]) if described else Severity.WARNING,
-            summary=" ".join(summary.split())[:LONGEST_SUMMARY] or key,
-            source=key.partition("/")[2] or "cloudwatch",
-            details={"alarm": self.name, "reason": self.reason[:LONGEST_REASON]},
-            at=self.changed_at,
-        )
 
 
 class Notice(Payload):
@@ -97,35 +54,6 @@ class Notice(Payload):
         return self.alarm.as_alert(stack) if self.alarm else self.alert
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One of the places where people are told."""
-
-    name: str
-    sender: Sender
-    least: Severity
-    """What is less severe is not told here."""
-    knows_keys: bool
-    """Whether a message that is sent twice is one there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a channel was told last, as it is stored."""
-
-    action: str = ""
-    severity: Severity = Severity.INFO
-    is_uncertain: bool = False
-    """It was sent, but nobody knows whether it arrived."""
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any] | None) -> Self:
-        return cls(stored["action"], Severity(stored["severity"]), stored["uncertain"]) if stored else cls()
-
-    def as_json(self) -> dict[str, Any]:
-        return {"action": self.action, "severity": self.severity, "uncertain": self.is_uncertain}
-
-
 class Routed(Result):
     told: int = 0
     """Messages that a channel took."""
@@ -143,20 +71,20 @@ def handler(job: JobContext, notice: Notice) -> Routed:
     if alert is None:
         return Routed()
     job.logger.info("alert", **alert.model_dump(mode="json", exclude={"details", "at"}), details=alert.details)
-    channels = channels_of(job.settings)
+    channels = routing.channels_of(job.settings)
     with job.transaction() as connection:
-        is_news = note(connection, alert, alert.at or job.now)
-        standing = connection.execute(select(alerts).where(alerts.c.key == alert.key).with_for_update()).one()
-        owed = {channel: action for channel in channels if (action := owes(standing, channel))}
-        if owed and not claim(connection, job, alert.key):
+        is_news = routing.note(connection, alert, alert.at or job.now)
+        standing = routing.read(connection, alert.key)
+        owed = {channel: action for channel in channels if (action := routing.owes(standing, channel))}
+        if owed and not routing.claim(connection, job, alert.key):
             raise Snooze(WAIT_FOR_ANOTHER)
     if not owed:
         return Routed(repeated=int(is_news), late=int(not is_news))
-    failures = tell(job, standing, owed)
+    failures = routing.tell(job, standing, owed)
     with job.transaction() as connection:
-        connection.execute(_RELEASE, {"key": alert.key, "run": job.run_id})
+        routing.release(connection, job, alert.key)
     if failures:
-        raise most_urgent(failures)
+        raise routing.most_urgent(failures)
     return Routed(told=len(owed))
 
 
@@ -171,154 +99,5 @@ def tell_of_run(job: JobContext, run: RunNotice) -> Routed:
         if job.attempt == 1:  # as with alerts, two that may have arrived are enough
             raise
     except Exception as error:
-        raise most_urgent([error]) from None
+        raise routing.most_urgent([error]) from None
     return Routed(told=1)
-
-
-def channels_of(settings: Settings) -> list[Channel]:
-    """The channels that have a secret, and those whose secret can't be used: that comes out when they are told."""
-    every = [
-        Channel("pagerduty", pagerduty_of(settings), Severity(settings.pagerduty_severity), knows_keys=True),
-        Channel("slack", slack_of(settings), Severity(settings.slack_severity), knows_keys=False),
-    ]
-    return [channel for channel in every if _has_secret(channel)]
-
-
-def _has_secret(channel: Channel) -> bool:
-    try:
-        return channel.sender.is_configured()
-    except Exception:
-        return True
-
-
-# What stands
-
-_VALUES = "(key, status, severity, summary, source, details, first_seen_at, last_seen_at, changed_at, resolved_at)"
-
-_TRIGGER = text(
-    f"""
-    INSERT INTO platform.alerts AS standing {_VALUES}
-    VALUES (:key, 'triggered', :severity, :summary, :source, :details, :at, :at, :at, NULL)
-    ON CONFLICT (key) DO UPDATE
-    SET status = 'triggered', severity = excluded.severity, summary = excluded.summary, source = excluded.source,
-        details = excluded.details, last_seen_at = excluded.last_seen_at, resolved_at = NULL,
-        (first_seen_at, changed_at, occasions, told) = (
-            SELECT excluded.first_seen_at, excluded.changed_at, 1, '{{}}'::jsonb WHERE standing.status = 'resolved'
-            UNION ALL
-            SELECT standing.first_seen_at, standing.changed_at,
-                   standing.occasions + (excluded.last_seen_at > standing.last_seen_at)::integer, standing.told
-            WHERE standing.status = 'triggered'
-        )
-    WHERE CASE standing.status
-        WHEN 'resolved' THEN excluded.changed_at > standing.changed_at
-        ELSE excluded.last_seen_at >= standing.last_seen_at
-    END
-    """  # noqa: S608 - made of this module's constants
-).bindparams(bindparam("details", type_=JSONB))
-
-# One that was never triggered is kept too: its trigger may still be on its way, and is then too late.
-_RESOLVE = text(
-    f"""
-    INSERT INTO platform.alerts AS standing {_VALUES}
-    VALUES (:key, 'resolved', :severity, :summary, :source, :details, :at, :at, :at, :at)
-    ON CONFLICT (key) DO UPDATE
-    SET status = 'resolved', changed_at = excluded.changed_at,
-        resolved_at = CASE standing.status WHEN 'triggered' THEN excluded.resolved_at ELSE standing.resolved_at END
-    WHERE excluded.changed_at >= greatest(standing.changed_at, standing.last_seen_at)
-    """  # noqa: S608 - made of this module's constants
-).bindparams(bindparam("details", type_=JSONB))
-
-
-def note(connection: Connection, alert: Alert, at: datetime) -> bool:
-    """Brings the alert's row up to date, and tells whether it was not older than what the row knew."""
-    values = alert.model_dump(mode="json", include={"key", "severity", "summary", "source", "details"})
-    statement = _TRIGGER if alert.action == "trigger" else _RESOLVE
-    return connection.execute(statement, {**values, "at": at}).rowcount == 1
-
-
-def owes(standing: Row[Any], channel: Channel) -> str:
-    """What a channel is still to be told: `trigger`, `resolve`, or nothing.
-
-    A trouble that gets worse is told again. One that is over is told where it was told.
-    """
-    told = Told.from_json(standing.told.get(channel.name))
-    severity = Severity(standing.severity)
-    if standing.status == "resolved":
-        return "resolve" if told.action == "trigger" or told.is_uncertain else ""
-    is_known = told.action == "trigger" and not told.is_uncertain and RANKS[told.severity] >= RANKS[severity]
-    return "" if is_known or RANKS[severity] < RANKS[channel.least] else "trigger"
-
-
-_CLAIM = text(
-    """
-    UPDATE platform.alerts SET claimed_by = :run, claimed_until = :until
-    WHERE key = :key AND (claimed_until IS NULL OR claimed_until <= :now)
-    """
-)
-_RELEASE = text(
-    "UPDATE platform.alerts SET claimed_by = NULL, claimed_until = NULL WHERE key = :key AND claimed_by = :run"
-)
-
-
-def claim(connection: Connection, job: JobContext, key: str) -> bool:
-    """Makes this invocation the one that tells; frees itself when the invocation must have ended."""
-    values = {"key": key, "run": job.run_id, "now": job.now, "until": job.deadline}
-    return connection.execute(_CLAIM, values).rowcount == 1
-
-
-# Who is told
-
-_TOLD = text(
-    """
-    UPDATE platform.alerts SET told = told || jsonb_build_object(cast(:channel AS text), :told), notified_at = :now
-    WHERE key = :key
-    """
-).bindparams(bindparam("told", type_=JSONB))
-
-
-def tell(job: JobContext, standing: Row[Any], owed: Mapping[Channel, str]) -> list[Exception]:
-    """Tells each channel what it is owed, and returns why those that were not told were not."""
-    failures: list[Exception] = []
-    for channel, action in owed.items():
-        message = Alert(
-            action="resolve" if action == "resolve" else "trigger",
-            key=standing.key,
-            severity=Severity(standing.severity),
-            summary=standing.summary,
-            source=standing.source,
-            details=standing.details or {},
-        )
-        told = Told.from_json(standing.told.get(channel.name))
-        is_repeated = told.action == action and told.is_uncertain
-        try:
-            channel.sender.send(message)
-        except Uncertain as error:
-            # Where no key tells a repeated message, two that may have arrived are enough.
-            is_enough = is_repeated and not channel.knows_keys
-            if not is_enough:
-                failures.append(error)
-            record(job, channel, message, is_uncertain=not is_enough)
-        except Exception as error:
-            failures.append(error)
-        else:
-            record(job, channel, message, is_uncertain=False)
-    return failures
-
-
-def record(job: JobContext, channel: Channel, message: Alert, *, is_uncertain: bool) -> None:
-    """Writes down what a channel was told."""
-    told = Told(message.action, message.severity, is_uncertain)
-    with job.transaction() as connection:
-        values = {"key": message.key, "channel": channel.name, "told": told.as_json(), "now": job.current}
-        connection.execute(_TOLD, values)
-
-
-def most_urgent(failures: list[Exception]) -> Exception:
-    """What to say of the message when channels failed: try again, rather than later, rather than never."""
-    for failure in failures:
-        if not isinstance(failure, NotNow | Rejected):
-            return failure
-    for failure in failures:
-        if isinstance(failure, NotNow):
-            return Snooze(failure.retry_after)
-    return Discard(str(failures[0]))

@@ -4,9 +4,8 @@ The fields of `/health/events` are source 001's, with our queues for its streams
 `pending` what was received and is not done.
 """
 
-import hmac
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,24 +14,22 @@ from aws_lambda_powertools.event_handler.exceptions import ServiceError, Unautho
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 import schoolbell
-from schoolbell import aws
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
 from schoolbell.jobs.observability import count_run, logger_of
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.jobs.runtime import Runtime, runtime
-from schoolbell.settings import settings
+
+from . import reports
+from .bearer import Token
 
 # What asks AWS and draws metrics is imported where it is used: `/health`, which load balancers ask, needs none of it.
 if TYPE_CHECKING:
     from schoolbell.monitoring.state import State
     from schoolbell.operations.catalogue import JobInfo
-    from schoolbell.operations.queues import QueueDepth
 
 JOB: Final = "platform.health"
 CATALOGUE_FOR: Final = timedelta(seconds=30)
 """How long the list of jobs is taken for true: it changes with a deployment, or when an operator moves a schedule."""
-TOKEN_FOR: Final = timedelta(minutes=1)
-"""How often at most the token is read again, for one that was changed."""
 
 logger = logger_of(JOB)
 app = APIGatewayHttpResolver()
@@ -49,34 +46,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 # Who may ask
-
-
-class Token:
-    """The token of `/metrics` and of the details, from Secrets Manager."""
-
-    def __init__(self) -> None:
-        self._value = b""
-        self._read_at = -TOKEN_FOR.total_seconds()
-
-    def is_given(self, authorization: str) -> bool:
-        """Whether a header carries it; takes as long whatever is wrong with it."""
-        scheme, _, given = authorization.partition(" ")
-        is_bearer = scheme.lower() == "bearer"
-        if is_bearer and self._is(given):
-            return True
-        return is_bearer and self._is_read_again() and self._is(given)
-
-    def _is(self, given: str) -> bool:
-        return bool(self._value) and hmac.compare_digest(given.strip().encode(), self._value)
-
-    def _is_read_again(self) -> bool:
-        if time.monotonic() - self._read_at < TOKEN_FOR.total_seconds():
-            return False
-        self._read_at = time.monotonic()
-        answer = aws.client("secretsmanager").get_secret_value(SecretId=settings().monitoring_secret_id)
-        self._value = str(answer["SecretString"]).encode()
-        return True
-
 
 token = Token()
 
@@ -121,9 +90,10 @@ def queues() -> Response[Any]:
     """Each queue with what waits, what is being done, and what is dead."""
     on = running_on()
     state = current_state(on)
-    listed = {name: queue_as_json(queue) for name, queue in state.queues.items()}
+    listed = {name: reports.queue_as_json(queue) for name, queue in state.queues.items()}
     return as_json(
-        {"status": status_of(state, on), "queues": listed, "deadLetters": dead_as_json(state)}, HTTPStatus.OK
+        {"status": reports.status_of(state, on), "queues": listed, "deadLetters": reports.dead_as_json(state)},
+        HTTPStatus.OK,
     )
 
 
@@ -133,12 +103,15 @@ def events() -> Response[Any]:
     on = running_on()
     state = current_state(on)
     streams = {
-        queue: stream_as_json(job, queue, state) for job in state.jobs for queue in job.queues if queue in state.queues
+        queue: reports.stream_as_json(job, queue, state)
+        for job in state.jobs
+        for queue in job.queues
+        if queue in state.queues
     }
     answer = {
-        "status": status_of(state, on),
+        "status": reports.status_of(state, on),
         "streams": streams,
-        "dlq": dead_as_json(state),
+        "dlq": reports.dead_as_json(state),
         "handlersRegistered": sum(bool(job.queues) for job in state.jobs),
     }
     return as_json(answer, HTTPStatus.OK)
@@ -152,41 +125,6 @@ def metrics() -> Response[Any]:
     on = running_on()
     page = exposition(current_state(on), on.clock()).decode()
     return Response(HTTPStatus.OK, CONTENT_TYPE, page, {"Cache-Control": "no-store"})
-
-
-def queue_as_json(queue: "QueueDepth") -> dict[str, int]:
-    return {
-        "waiting": queue.unreceived,
-        "active": queue.in_flight,
-        "pending": queue.pending,
-        "deadLetters": queue.dead,
-    }
-
-
-def stream_as_json(job: "JobInfo", name: str, state: "State") -> dict[str, Any]:
-    queue = state.queues[name]
-    group = {"name": job.name, "pending": queue.in_flight, "lag": queue.unreceived}
-    last = state.last_events.get(job.name)
-    return {"pending": queue.pending, "consumerGroups": [group], "lastEventTimestamp": as_text(last)}
-
-
-def dead_as_json(state: "State") -> dict[str, Any]:
-    return {"messageCount": sum(state.dead.values()), "oldestMessage": as_text(state.oldest_dead)}
-
-
-def as_text(moment: datetime | None) -> str | None:
-    """A time as source 001 writes it: `2025-11-16T10:30:00Z`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if moment else None
-
-
-def status_of(state: "State", on: Runtime) -> str:
-    """`degraded` when something is dead, or a queue is behind by the thresholds of its alarms."""
-    from schoolbell.operations.queues import Thresholds, oldest_messages
-
-    thresholds = Thresholds.of(on.settings)
-    ages = oldest_messages(state.queues.values(), on.settings, on.clock())
-    is_behind = any(thresholds.are_exceeded(depth, ages.get(name)) for name, depth in state.queues.items())
-    return "degraded" if is_behind or any(state.dead.values()) else "healthy"
 
 
 # Where it comes from

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Connection, DateTime, Integer, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from schoolbell.database.sql import statement
 from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
 
 JOB: Final = "tutoring.content-analytics"
@@ -77,73 +78,8 @@ _REMEMBER = text(
     """
 )
 
-_ALL = """
-WITH item AS MATERIALIZED (
-    SELECT id
-    FROM tutoring.content_items AS item
-    WHERE id > :after AND EXISTS (SELECT FROM tutoring.content_events WHERE item_id = item.id)
-    ORDER BY id
-    LIMIT :size
-)"""
-
-_CHANGED = """
-WITH item AS MATERIALIZED (
-    SELECT item_id AS id
-    FROM (
-        SELECT item_id FROM tutoring.content_events WHERE created_at >= :stored_since
-        UNION ALL
-        SELECT item_id FROM tutoring.content_events WHERE occurred_at > :since AND occurred_at <= :until
-        UNION ALL
-        SELECT item_id
-        FROM unnest(:windows) AS days
-        JOIN tutoring.content_events
-          ON occurred_at > :since - days * interval '24 hours' AND occurred_at <= :until - days * interval '24 hours'
-    ) AS touched
-    WHERE item_id > :after
-    GROUP BY item_id
-    ORDER BY item_id
-    LIMIT :size
-)"""
-
-_COUNT = """,
-counted AS (
-    SELECT item.id AS item_id, days,
-           count(*) FILTER (WHERE kind = 'view') AS views,
-           count(*) FILTER (WHERE kind = 'download') AS downloads,
-           count(*) FILTER (WHERE kind = 'assignment') AS assignments,
-           count(DISTINCT student_id) AS unique_students,
-           sum(seconds) FILTER (WHERE kind = 'view')::double precision
-               / nullif(count(seconds) FILTER (WHERE kind = 'view'), 0) AS average_seconds,
-           max(occurred_at) AS last_used_at
-    FROM item
-    CROSS JOIN unnest(:windows) AS days
-    LEFT JOIN tutoring.content_events AS event
-      ON event.item_id = item.id
-     AND occurred_at > :until - days * interval '24 hours' AND occurred_at <= :until
-    GROUP BY item.id, days
-),
-changed AS (
-    INSERT INTO tutoring.content_analytics_cache AS cached
-        (item_id, window_days, views, downloads, assignments, unique_students, average_seconds, last_used_at,
-         computed_at, created_at, updated_at)
-    SELECT item_id, days, views, downloads, assignments, unique_students, average_seconds, last_used_at,
-           :until, :until, :until
-    FROM counted
-    ON CONFLICT (item_id, window_days) DO UPDATE
-    SET views = excluded.views, downloads = excluded.downloads, assignments = excluded.assignments,
-        unique_students = excluded.unique_students, average_seconds = excluded.average_seconds,
-        last_used_at = excluded.last_used_at, computed_at = excluded.computed_at, updated_at = excluded.updated_at
-    WHERE (cached.views, cached.downloads, cached.assignments, cached.unique_students, cached.average_seconds,
-           cached.last_used_at)
-        IS DISTINCT FROM
-          (excluded.views, excluded.downloads, excluded.assignments, excluded.unique_students,
-           excluded.average_seconds, excluded.last_used_at)
-    RETURNING item_id
-)
-SELECT (SELECT count(*) FROM item), (SELECT count(*) FROM changed), (SELECT id FROM item ORDER BY id DESC LIMIT 1)
-"""
 
 _moment = DateTime(timezone=True)
 _types = (bindparam("windows", type_=ARRAY(Integer)), bindparam("until", type_=_moment))
-_COUNT_ALL = text(_ALL + _COUNT).bindparams(*_types)
-_COUNT_CHANGED = text(_CHANGED + _COUNT).bindparams(*_types, bindparam("since", type_=_moment))
+_COUNT_ALL = statement(__file__, "count_all.sql").bindparams(*_types)
+_COUNT_CHANGED = statement(__file__, "count_changed.sql").bindparams(*_types, bindparam("since", type_=_moment))

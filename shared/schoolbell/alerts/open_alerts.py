@@ -4,12 +4,12 @@ A sweep says what is wrong at the moment, and what has been told already is a ro
 in the transaction that writes the alert to the outbox. So a sweep that dies, or runs twice, tells nothing twice.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schoolbell.alerts import Alert, Severity, send_alert
@@ -98,3 +98,30 @@ def keep_in_step(
             at=now,
         )
         send_alert(outbox, connection, alert, dedup_key=f"alert/{row.key}/{row.since.isoformat()}/resolved")
+
+
+def still_open(connection: Connection, prefix: str, is_over: TextClause) -> Iterator[Alert]:
+    """The open alerts of a kind that are not over, as they were told.
+
+    Args:
+        connection: the transaction that the alerts belong to.
+        prefix: what their keys begin with.
+        is_over: a query for the keys of those that are over, among those of its parameter `standing`, a JSON array
+            of objects with `key`, `source` and `details`.
+    """
+    told = standing(connection, prefix)
+    given = [_as_json(alert) for alert in told.values()]
+    over = set(connection.execute(is_over, {"standing": given}).scalars()) if given else set()
+    for key, alert in told.items():
+        if key not in over:
+            yield Alert(
+                key=key,
+                severity=Severity(alert.severity),
+                summary=alert.summary,
+                source=alert.source,
+                details=dict(alert.details),
+            )
+
+
+def _as_json(alert: Standing) -> dict[str, Any]:
+    return {"key": alert.key, "source": alert.source, "details": dict(alert.details)}

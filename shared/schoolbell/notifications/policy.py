@@ -1,4 +1,4 @@
-"""What is to be done with a notification, as pure functions: now or later, by which way, or not at all."""
+"""What is to be done with a notification, as pure functions: now or later, by which route, or not at all."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -86,7 +86,7 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Route:
     """A channel and an address on it."""
 
     channel: Channel
@@ -95,9 +95,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """To be sent now, by the first of these ways whose circuit is closed."""
+    """To be sent now, by the first of these routes whose circuit is closed."""
 
-    ways: Sequence[Way]
+    routes: Sequence[Route]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +138,28 @@ def plan(notification: Queued, now: datetime) -> Plan:
         return Suppress("the recipient has been erased")
     if not _is_wanted(notification, notification.channel):
         return Suppress(f"the recipient wants no {notification.template} by {notification.channel}")
-    if not _ways(notification, notification.channel):
+    if not _routes(notification, notification.channel):
         return Suppress(f"the recipient has no address for {notification.channel}")
     if notification.priority is not Priority.HIGH and (until := _quiet_until(notification, now)):
         return Wait(until)
     channels = [notification.channel]
     if notification.priority is Priority.HIGH:
         channels += [each for each in FALLBACK[notification.channel] if _is_wanted(notification, each)]
-    return Send([way for channel in channels for way in _ways(notification, channel)])
+    return Send([route for channel in channels for route in _routes(notification, channel)])
 
 
 def _to_address(notification: Queued) -> Plan:
     if not _ADDRESSES[notification.channel].fullmatch(notification.recipient):
         return Fail(f"recipient: neither a person nor an address for {notification.channel}")
-    return Send([Way(notification.channel, notification.recipient)])
+    return Send([Route(notification.channel, notification.recipient)])
 
 
-def _ways(notification: Queued, channel: Channel) -> list[Way]:
+def _routes(notification: Queued, channel: Channel) -> list[Route]:
     if (person := notification.person) is None:
         return []
     phone = person.phone and _SPACING.sub("", person.phone)
     addresses = {Channel.EMAIL: [person.email], Channel.SMS: [phone], Channel.PUSH: person.tokens}[channel]
-    return [Way(channel, address) for address in addresses if address]
+    return [Route(channel, address) for address in addresses if address]
 
 
 # Preferences

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Row
 
-from functions.platform.notification_delivery import app
+from functions.platform.notification_delivery.app import handler
 from local.sandbox import keys
 from schoolbell.domains.platform.schema import notifications, push_tokens
+from schoolbell.notifications.provider_channels import provider_channel_of
 from schoolbell.resilience.circuit import forget_circuits
 from schoolbell.settings import Settings
 from tests.conftest import Queues
@@ -35,15 +36,15 @@ def settings(settings: Settings, services: Services) -> Settings:
 def deliver(perform: Performer, queues: Queues, stored: Stored, now: datetime) -> Iterator[Deliver]:
     """Hands a notification over, after so long, and returns its row as it is then."""
     queues.make(HIGH, NORMAL, LOW)
-    app.lane_of.cache_clear()
+    provider_channel_of.cache_clear()
     forget_circuits()
 
     def hand_over(row: Row[Any], after: timedelta = timedelta(0)) -> Row[Any]:
-        perform(app.handler, {"notification_ids": [str(row.id)]}, queue=NORMAL, now=now + after)
+        perform(handler, {"notification_ids": [str(row.id)]}, queue=NORMAL, now=now + after)
         return stored(notifications, id=row.id)[0]
 
     yield hand_over
-    app.lane_of.cache_clear()
+    provider_channel_of.cache_clear()
     forget_circuits()
 
 

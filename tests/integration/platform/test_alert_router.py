@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from functions.platform.alert_router.app import Channel, Notice, handler, owes
+from functions.platform.alert_router.app import Notice, handler
 from schoolbell import aws as clients
 from schoolbell.alerts import Severity
+from schoolbell.alerts.routing import Channel, owes
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import alerts, dead_letters, outbox
 from schoolbell.settings import Settings

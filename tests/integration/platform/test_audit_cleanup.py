@@ -11,10 +11,11 @@ import pytest
 from botocore.exceptions import ClientError, FlexibleChecksumError
 from sqlalchemy import Row, event, text
 
-from functions.platform.audit_cleanup import app
-from functions.platform.audit_cleanup.app import handler, months_before
+from functions.platform.audit_cleanup.app import handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
+from schoolbell.domains.platform import audit_archive
+from schoolbell.domains.platform.audit_archive import months_before
 from schoolbell.domains.platform.schema import alerts, audit_logs
 from schoolbell.jobs.outcomes import JobFailed
 from schoolbell.settings import Settings
@@ -160,7 +161,7 @@ def test_an_object_is_named_by_tier_month_and_content(make: Make, clean: Clean, 
     make.audit_log(tier="financial", occurred_at=datetime(2024, 4, 1, tzinfo=UTC))
     make.audit_log(tier="../../etc", occurred_at=datetime(2024, 4, 1, tzinfo=UTC))
     clean()
-    names = [app.NAME.fullmatch(key) for key in archive.objects()]
+    names = [audit_archive.NAME.fullmatch(key) for key in archive.objects()]
     assert all(names)
     assert [key.rpartition("/")[0] for key in archive.objects()] == [
         "audit/fallback/2024-04",
@@ -337,11 +338,11 @@ def test_what_arrives_in_the_archive_as_something_else_is_not_deleted(
         _rot(archive, key)
         return key
 
-    original = app.put
-    monkeypatch.setattr(app, "put", put)
+    original = audit_archive.put
+    monkeypatch.setattr(audit_archive, "put", put)
     assert clean().result["unverified"] == 1
     assert left() == {record.id}
-    monkeypatch.setattr(app, "put", original)
+    monkeypatch.setattr(audit_archive, "put", original)
     assert clean().result["unverified"] == 0
     assert left() == set()
 
@@ -357,8 +358,8 @@ def test_an_object_with_too_few_records_is_not_intact(
             self.month, self.records = month.month, month.records
             self.lines = month.lines.partition("\n")[2]
 
-    original = app.put
-    monkeypatch.setattr(app, "put", lambda job, tier, month: original(job, tier, Short(month)))  # type: ignore[arg-type]
+    original = audit_archive.put
+    monkeypatch.setattr(audit_archive, "put", lambda job, tier, month: original(job, tier, Short(month)))  # type: ignore[arg-type]
     assert clean().result["unverified"] == 3
     assert left() == {record.id for record in records}
 
@@ -379,7 +380,7 @@ def test_s3_down_midway_keeps_what_was_done_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     operation: str,
 ) -> None:
-    monkeypatch.setattr(app, "RECORDS_AT_A_TIME", 2)
+    monkeypatch.setattr(audit_archive, "RECORDS_AT_A_TIME", 2)
     records = [make.audit_log(tier="general", occurred_at=NOW - timedelta(days=400 - n)) for n in range(6)]
     real = clients.client
     faulty = Faulty(real("s3"), operation, at=2)
@@ -400,7 +401,7 @@ def test_s3_down_midway_keeps_what_was_done_and_loses_nothing(
 
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "RECORDS_AT_A_TIME", 3)
+    monkeypatch.setattr(audit_archive, "RECORDS_AT_A_TIME", 3)
 
 
 @pytest.mark.usefixtures("few_at_a_time")
@@ -434,7 +435,7 @@ def test_no_more_is_deleted_at_a_time_than_a_batch(make: Make, clean: Clean, lef
 def test_long_records_are_archived_in_smaller_objects(
     make: Make, clean: Clean, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "BYTES_AT_A_TIME", 5_000)
+    monkeypatch.setattr(audit_archive, "BYTES_AT_A_TIME", 5_000)
     records = [
         make.audit_log(
             tier="financial", occurred_at=datetime(2024, 6, 1, n, tzinfo=UTC), details={"text": "x" * length}
@@ -462,8 +463,8 @@ def test_a_record_written_meanwhile_is_not_deleted_with_the_others(
             late.append(make.audit_log(tier="general", occurred_at=moment + timedelta(hours=1)))
         return original(*arguments)
 
-    original = app.put
-    monkeypatch.setattr(app, "put", put)
+    original = audit_archive.put
+    monkeypatch.setattr(audit_archive, "put", put)
     clean()
     assert left() == {late[0].id}
     clean()
@@ -536,8 +537,10 @@ def test_a_run_that_is_out_of_time_goes_on_in_another_invocation(
 def test_a_crash_anywhere_is_put_right_by_the_next_try(
     make: Make, perform: Performer, database: Database, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "RECORDS_AT_A_TIME", 2)
-    monkeypatch.setattr(app, "TIERS", [tier for tier in app.TIERS if tier.name in ("student", "fallback")])
+    monkeypatch.setattr(audit_archive, "RECORDS_AT_A_TIME", 2)
+    monkeypatch.setattr(
+        audit_archive, "TIERS", [tier for tier in audit_archive.TIERS if tier.name in ("student", "fallback")]
+    )
     for age in (1090, 1091, 1092):  # of a student: archived now, and due in a month
         make.audit_log(tier="student", occurred_at=NOW - timedelta(days=age))
     perform(handler)

@@ -14,8 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import schoolbell
-from functions.platform.health import app
-from functions.platform.health.app import Token, handler
+from functions.platform.health import app, bearer
+from functions.platform.health.app import handler
+from functions.platform.health.bearer import Token
 from schoolbell import aws as clients
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import alerts
@@ -73,7 +74,7 @@ def stack(
     deploy(settings)
     clients.client("secretsmanager").create_secret(Name=SECRET, SecretString=TOKEN)
     given = settings.model_copy(update={"monitoring_secret_id": SECRET})
-    monkeypatch.setattr(app, "settings", lambda: given)
+    monkeypatch.setattr(bearer, "settings", lambda: given)
     monkeypatch.setattr(app, "token", Token())
     app._catalogues.clear()
     install(Runtime(database, given, clock=lambda: now))

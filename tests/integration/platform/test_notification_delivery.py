@@ -11,12 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Row, text, update
 
-from functions.platform.notification_delivery.app import ENOUGH_TIME, handler
+from functions.platform.notification_delivery.app import handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters, notifications, push_tokens
 from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
+from schoolbell.notifications.delivery import ENOUGH_TIME
 from schoolbell.notifications.errors import NotNow, Refused, Rejected, Uncertain, Unregistered, Unwell
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN, Circuit

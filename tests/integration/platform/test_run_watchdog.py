@@ -109,7 +109,7 @@ def test_no_more_times_are_made_good_than_a_day_has_hours(
     deployed.schedule(CHIME, "cron(*/10 * * * ? *)")
     perform(watchdog)
     result = perform(watchdog, now=now + 10 * HOUR).result
-    assert (result["missed"], result["made_good"]) == (59, 24)
+    assert (result["missed"], result["started"]) == (59, 24)
     assert deployed.events(CHIME)[-1]["scheduled_for"] == "2026-03-02T19:50:00+00:00"
 
 
@@ -130,7 +130,7 @@ def test_the_hour_that_spring_leaves_out_is_made_good_without_an_alarm(
     midnight = datetime(2026, 3, 29, 0, 0, tzinfo=UTC)  # 01:00 in Berlin, where 02:00 will be 03:00
     perform(watchdog, now=midnight)
     result = perform(watchdog, now=midnight + 2 * HOUR).result
-    assert (result["missed"], result["made_good"]) == (0, 1)
+    assert (result["missed"], result["started"]) == (0, 1)
     assert deployed.events(CHIME) == [{"scheduled_for": "2026-03-29T01:30:00+00:00", "trigger": "catch-up"}]
     assert alerts(outbox_rows) == []
 
@@ -162,9 +162,9 @@ def test_what_is_paused_is_left_alone_and_has_missed_nothing_when_it_is_resumed(
     name = settings.resource_name(CHIME)
     deployed.schedule(CHIME, "cron(30 * * * ? *)", enabled=False)
     perform(watchdog)
-    assert perform(watchdog, now=now + 2 * HOUR).result["made_good"] == 0
+    assert perform(watchdog, now=now + 2 * HOUR).result["started"] == 0
     deployed.change(name, State="ENABLED")
-    assert perform(watchdog, now=now + 3 * HOUR).result["made_good"] == 0
+    assert perform(watchdog, now=now + 3 * HOUR).result["started"] == 0
     perform(watchdog, now=now + 4 * HOUR)
     assert [event["scheduled_for"] for event in deployed.events(CHIME)] == ["2026-03-02T13:30:00+00:00"]
 
@@ -176,7 +176,7 @@ def test_what_was_due_just_before_a_schedule_was_seen_to_be_resumed_is_not_misse
     perform(watchdog)
     deployed.change(settings.resource_name(CHIME), State="ENABLED")
     perform(watchdog, now=now + HOUR)
-    assert perform(watchdog, now=now + HOUR + 10 * MINUTE).result["made_good"] == 0
+    assert perform(watchdog, now=now + HOUR + 10 * MINUTE).result["started"] == 0
 
 
 def test_times_before_a_schedule_was_changed_are_not_missed(
@@ -185,7 +185,7 @@ def test_times_before_a_schedule_was_changed_are_not_missed(
     deployed.schedule(CHIME, "cron(30 10 * * ? *)")
     perform(watchdog)
     deployed.change(settings.resource_name(CHIME), ScheduleExpression="cron(35 10 * * ? *)")
-    assert perform(watchdog, now=now + HOUR).result["made_good"] == 0
+    assert perform(watchdog, now=now + HOUR).result["started"] == 0
     perform(watchdog, now=now + HOUR + DAY)
     assert [event["scheduled_for"] for event in deployed.events(CHIME)] == ["2026-03-03T10:35:00+00:00"]
 
@@ -196,7 +196,7 @@ def test_a_schedule_that_was_paused_and_resumed_between_two_looks_missed_nothing
     deployed.schedule(CHIME, "cron(30 10 * * ? *)")
     perform(watchdog)
     monkeypatch.setattr("tests.integration.platform.test_run_watchdog.NEVER_CHANGED", now + 31 * MINUTE)
-    assert perform(watchdog, now=now + 40 * MINUTE).result["made_good"] == 0
+    assert perform(watchdog, now=now + 40 * MINUTE).result["started"] == 0
 
 
 def test_a_schedule_that_was_deleted_is_forgotten(
@@ -205,7 +205,7 @@ def test_a_schedule_that_was_deleted_is_forgotten(
     deployed.schedule(CHIME, "cron(30 10 * * ? *)")
     perform(watchdog)
     clients.client("scheduler").delete_schedule(Name=settings.resource_name(CHIME), GroupName=settings.schedule_group)
-    assert perform(watchdog, now=now + HOUR).result["made_good"] == 0
+    assert perform(watchdog, now=now + HOUR).result["started"] == 0
     assert stored(seen_schedules) == []
 
 
@@ -286,7 +286,7 @@ def test_a_run_whose_invocation_ended_without_a_word_is_timed_out(
 ) -> None:
     deployed.function(CHIME)
     died(make, now)
-    assert perform(watchdog).result["died"] == 1
+    assert perform(watchdog).result["timed_out"] == 1
     (run,) = stored(job_runs, job=CHIME)
     assert (run.status, run.finished_at, run.locked_until) == ("timed_out", now - 10 * MINUTE, None)
     assert "without a word" in run.error
@@ -339,7 +339,7 @@ def test_a_run_that_may_be_alive_is_left_alone(
     deployed.function(CHIME)
     moments = {name: now + value for name, value in columns.items() if isinstance(value, timedelta)}
     died(make, now, **columns | moments)
-    assert perform(watchdog).result["died"] == 0
+    assert perform(watchdog).result["timed_out"] == 0
 
 
 def test_a_run_that_had_got_somewhere_goes_on_from_there(
@@ -347,8 +347,8 @@ def test_a_run_that_had_got_somewhere_goes_on_from_there(
 ) -> None:
     deployed.function(CHIME)
     run = died(make, now, cursor={"main": {"cursor": 7}}, heartbeat_at=now - 15 * MINUTE)
-    assert perform(watchdog).result["sent_on"] == 1
-    assert perform(watchdog, now=now + 5 * MINUTE).result["died"] == 0
+    assert perform(watchdog).result["resumed"] == 1
+    assert perform(watchdog, now=now + 5 * MINUTE).result["timed_out"] == 0
     assert [UUID(event["run_id"]) for event in deployed.events(CHIME)] == [run.id]
 
 
@@ -361,9 +361,9 @@ def test_a_run_that_dies_at_the_same_spot_is_not_sent_on_again(
     dead_again = {"status": "running", "attempt": 2, "locked_until": now + 10 * MINUTE}
     _change(database, **dead_again)
     result = perform(watchdog, now=now + HOUR).result
-    assert (result["died"], result["sent_on"]) == (1, 0)
+    assert (result["timed_out"], result["resumed"]) == (1, 0)
     _change(database, **dead_again | {"attempt": 3, "heartbeat_at": now + MINUTE})
-    assert perform(watchdog, now=now + 2 * HOUR).result["sent_on"] == 1, "this time it had got further"
+    assert perform(watchdog, now=now + 2 * HOUR).result["resumed"] == 1, "this time it had got further"
 
 
 @pytest.mark.parametrize(("is_waiting", "died_of_it"), [(True, 0), (False, 1)])
@@ -387,7 +387,7 @@ def test_a_run_that_handed_on_is_dead_when_nobody_picks_it_up_and_nothing_is_on_
         sent_at=None if is_waiting else now - 18 * MINUTE,
     )
     result = perform(watchdog).result
-    assert (result["died"], result["sent_on"]) == (died_of_it, died_of_it)
+    assert (result["timed_out"], result["resumed"]) == (died_of_it, died_of_it)
 
 
 def test_a_death_is_told_until_a_run_completes(

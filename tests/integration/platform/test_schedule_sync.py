@@ -8,7 +8,6 @@ from zoneinfo import available_timezones
 import pytest
 from sqlalchemy import delete, text, update
 
-from functions.platform.schedule_sync.app import Zone, name_of
 from functions.platform.schedule_sync.app import handler as sync
 from schoolbell import aws
 from schoolbell.database import Database
@@ -16,6 +15,7 @@ from schoolbell.domains.platform.schema import audit_logs, outbox, zone_schedule
 from schoolbell.domains.tutoring.schema import teachers
 from schoolbell.operations import JobClient, Refused, schedule_control
 from schoolbell.operations.catalogue import ScheduleInfo
+from schoolbell.operations.zone_schedules import Zone, name_of
 from schoolbell.settings import Settings
 from tests.factories import Make
 from tests.faults.crash import Crashing, assert_crash_safe

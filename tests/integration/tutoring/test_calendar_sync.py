@@ -14,8 +14,9 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import Connection, Row, Table, insert, text, update
 
-from functions.tutoring.calendar_sync.app import BACKOFF, BATCH, LEASE, claim, handler
+from functions.tutoring.calendar_sync.app import handler
 from schoolbell.database import Database
+from schoolbell.domains.tutoring.calendar_changes import BACKOFF, BATCH, LEASE, claim
 from schoolbell.domains.tutoring.calendar_connections import mark_revoked
 from schoolbell.domains.tutoring.schema import (
     calendar_connections,
@@ -590,7 +591,7 @@ def test_a_teacher_who_connected_again_meanwhile_stays_connected(
             other.execute(update(calendar_connections).values(calendar_id="a new one", status="active"))
         return mark_revoked(connection, account, now)
 
-    monkeypatch.setattr("functions.tutoring.calendar_sync.app.mark_revoked", after_the_teacher)
+    monkeypatch.setattr("schoolbell.domains.tutoring.calendar_changes.mark_revoked", after_the_teacher)
     school.run()
     (connection,) = school.stored(calendar_connections)
     assert connection.status == "active"

@@ -12,12 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import JSON, Column, Row, Text, event, func, select, text, update
 
-from functions.tutoring.data_retention import app
 from functions.tutoring.data_retention.app import handler
 from schoolbell.database import Database
 from schoolbell.database.tables import metadata, personal_columns, student_columns
 from schoolbell.domains.platform.schema import audit_logs, dead_letters
-from schoolbell.domains.tutoring import erasure
+from schoolbell.domains.tutoring import clearing, erasure, retention
 from schoolbell.domains.tutoring.schema import (
     RETENTION_DEFAULTS,
     contact_log,
@@ -514,7 +513,7 @@ def test_a_message_that_died_after_the_erasure_is_emptied_too(make: Make, retain
 def test_letters_are_looked_at_some_at_a_time(
     make: Make, retain: Retain, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "MENTIONS_A_CHUNK", 2)
+    monkeypatch.setattr(retention, "MENTIONS_A_CHUNK", 2)
     student = long_gone(make)
     for number in range(7):
         make.dead_letter(payload=json.dumps({"student_id": str(student.id if number % 2 else uuid4())}))
@@ -694,8 +693,9 @@ def test_what_was_cleared_is_in_the_audit_log_by_id(make: Make, retain: Retain, 
 
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "STUDENTS_A_CHUNK", 2)
-    monkeypatch.setattr(app, "ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(retention, "STUDENTS_A_CHUNK", 2)
+    monkeypatch.setattr(retention, "REQUESTS_A_CHUNK", 2)
+    monkeypatch.setattr(clearing, "ROWS_A_CHUNK", 2)
 
 
 def a_little_of_everything(make: Make) -> None:

@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Row, text, update
 
-from functions.tutoring.drive_copy.app import LEASE, handler
+from functions.tutoring.drive_copy.app import handler
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters
+from schoolbell.domains.tutoring.drive_copies import LEASE
 from schoolbell.domains.tutoring.schema import (
     calendar_connections,
     drive_file_copies,

@@ -1,4 +1,4 @@
-"""Whether, when and by which way, as tables."""
+"""Whether, when and by which route, as tables."""
 
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -24,10 +24,10 @@ from schoolbell.notifications.policy import (
     Person,
     Preference,
     Queued,
+    Route,
     Send,
     Suppress,
     Wait,
-    Way,
     after,
     plan,
     quiet_until,
@@ -135,7 +135,7 @@ def test_quiet_hours_are_those_of_the_zone_that_is_preferred_or_the_persons_or_u
 ) -> None:
     person = Person("Ben", "ben@example.org", None, timezone, False)
     quiet = Preference("*", "*", None, time(22), time(7), preferred)
-    expected = Wait(until) if until else Send([Way(EMAIL, "ben@example.org")])
+    expected = Wait(until) if until else Send([Route(EMAIL, "ben@example.org")])
     assert plan(queued(person=person, preferences=[quiet]), NOW) == expected
     urgent = queued(person=person, preferences=[quiet], priority=Priority.HIGH)
     assert isinstance(plan(urgent, NOW), Send)
@@ -144,25 +144,25 @@ def test_quiet_hours_are_those_of_the_zone_that_is_preferred_or_the_persons_or_u
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({}, Send([Way(EMAIL, "ben@example.org")])),
-        ({"channel": PUSH}, Send([Way(PUSH, "new"), Way(PUSH, "old")])),
-        ({"priority": Priority.HIGH}, Send([Way(EMAIL, "ben@example.org"), Way(SMS, "+33612345678")])),
+        ({}, Send([Route(EMAIL, "ben@example.org")])),
+        ({"channel": PUSH}, Send([Route(PUSH, "new"), Route(PUSH, "old")])),
+        ({"priority": Priority.HIGH}, Send([Route(EMAIL, "ben@example.org"), Route(SMS, "+33612345678")])),
         (
             {"channel": SMS, "person": Person("Ben", None, "+44 (7700) 900-123", "UTC", False)},
-            Send([Way(SMS, "+447700900123")]),
+            Send([Route(SMS, "+447700900123")]),
         ),
-        ({"priority": Priority.HIGH, "channel": SMS}, Send([Way(SMS, "+33612345678")])),
+        ({"priority": Priority.HIGH, "channel": SMS}, Send([Route(SMS, "+33612345678")])),
         (
             {"priority": Priority.HIGH, "channel": PUSH},
-            Send([Way(PUSH, "new"), Way(PUSH, "old"), Way(EMAIL, "ben@example.org"), Way(SMS, "+33612345678")]),
+            Send([Route(PUSH, "new"), Route(PUSH, "old"), Route(EMAIL, "ben@example.org"), Route(SMS, "+33612345678")]),
         ),
-        ({"recipient": "x@example.org", "person": None}, Send([Way(EMAIL, "x@example.org")])),
+        ({"recipient": "x@example.org", "person": None}, Send([Route(EMAIL, "x@example.org")])),
         (
             {"recipient": "x@example.org", "person": None, "priority": Priority.HIGH},
-            Send([Way(EMAIL, "x@example.org")]),
+            Send([Route(EMAIL, "x@example.org")]),
         ),
         ({"expires_at": NOW}, Suppress("expired before it could be sent")),
-        ({"expires_at": NOW + timedelta(seconds=1)}, Send([Way(EMAIL, "ben@example.org")])),
+        ({"expires_at": NOW + timedelta(seconds=1)}, Send([Route(EMAIL, "ben@example.org")])),
         ({"data": None}, Suppress("erased")),
         ({"recipient": "erased", "person": None}, Suppress("erased")),
         ({"person": None}, Suppress("the recipient does not exist")),

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.domains.tutoring import notices
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 
 
@@ -51,7 +52,7 @@ _REVOKE = text(
         (teacher_id, kind, subject_id, dedup_key, title, created_at, updated_at)
     SELECT teacher_id, 'google_disconnected', id,
            'google-disconnected/' || id || '/' || extract(epoch FROM cast(:now AS timestamptz)),
-           'Google no longer accepts the connection; connect again, and what waits will go on', :now, :now
+           :title, :now, :now
     FROM revoked
     ON CONFLICT (dedup_key) DO NOTHING
     RETURNING id
@@ -72,7 +73,7 @@ def has_ever_connected(connection: Connection, teacher_id: UUID) -> bool:
 
 def mark_revoked(connection: Connection, account: GoogleAccount, now: datetime) -> bool:
     """Marks a connection whose token Google refuses and tells the teacher, unless it has changed since it was read."""
-    values = {"id": account.id, "seen": account.seen, "now": now}
+    values = {"id": account.id, "seen": account.seen, "now": now, "title": notices.title("google_disconnected")}
     told = connection.execute(_REVOKE, values).scalars().all()
     email_teachers(connection, told, now)
     return bool(told)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schoolbell.domains.tutoring import notices
 from schoolbell.domains.tutoring.one_shots import MESSAGES, Overlooked, overlooked
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
 
@@ -39,7 +40,7 @@ _FIRE = text(
         INSERT INTO tutoring.teacher_notifications
             (teacher_id, student_id, kind, subject_id, dedup_key, title, created_at, updated_at)
         SELECT teacher_id, student_id, 'scheduled_message', id, 'scheduled-message/' || id,
-               'A message that you planned is ready for you to send', :now, :now
+               :title, :now, :now
         FROM fired
         ON CONFLICT (dedup_key) DO NOTHING
         RETURNING id
@@ -64,7 +65,8 @@ def fire(connection: Connection, messages: Iterable[UUID], now: datetime) -> Fir
     A message that is not due, cancelled or fired already is left alone, and may stand in the list any number of times.
     """
     distinct = sorted({str(message) for message in messages})
-    fired, told = connection.execute(_FIRE, {"ids": json.dumps(distinct), "now": now}).one()
+    values = {"ids": json.dumps(distinct), "now": now, "title": notices.title("scheduled_message")}
+    fired, told = connection.execute(_FIRE, values).one()
     email_teachers(connection, told, now)
     if fired == len(distinct):
         return Firing(fired, Overlooked())
