@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
@@ -66,6 +67,44 @@ def deploy(settings: Settings) -> None:
     for job in (SCHEDULED, RULED, DRY):
         make_queue(f"{settings.resource_name(job)}-dlq")
     _make_schedules(settings, role)
+
+
+def tell_health_function(settings: Settings, **variables: str) -> None:
+    """Deploys `platform.health` with variables in its environment."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("app.py", "")
+    aws.client("lambda").create_function(
+        FunctionName=settings.resource_name("platform.health"),
+        Runtime="python3.13",
+        Role=aws.client("iam").get_role(RoleName="job")["Role"]["Arn"],
+        Handler="schoolbell.entrypoint.handler",
+        Code={"ZipFile": archive.getvalue()},
+        Environment={
+            "Variables": {
+                "SCHOOLBELL_STACK": settings.schoolbell_stack,
+                "SCHOOLBELL_DOMAIN": "platform",
+                "JOB_TRIGGER": "called",
+                **variables,
+            }
+        },
+    )
+
+
+def let_a_message_wait(queue: str, seconds: int, settings: Settings, now: datetime) -> None:
+    """Puts a message on a queue, and has CloudWatch say how long it has waited."""
+    aws.client("sqs").send_message(QueueUrl=settings.queue_url(queue), MessageBody="{}")
+    aws.client("cloudwatch").put_metric_data(
+        Namespace="AWS/SQS",
+        MetricData=[
+            {
+                "MetricName": "ApproximateAgeOfOldestMessage",
+                "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(queue)}],
+                "Timestamp": now - timedelta(minutes=2),
+                "Value": seconds,
+            }
+        ],
+    )
 
 
 def by_time_zone(job: str, settings: Settings) -> None:

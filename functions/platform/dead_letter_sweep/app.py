@@ -11,7 +11,7 @@ from typing import Final
 
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.jobs.observability import count
-from schoolbell.operations import dead_letter_sweep
+from schoolbell.operations import dead_letter_queues
 
 QUEUES_AT_A_TIME: Final = 10
 
@@ -31,12 +31,12 @@ class Swept(Result):
 
 @scheduled_job("platform.dead-letter-sweep", singleton=True)
 def handler(job: JobContext) -> Swept:
-    names = dead_letter_sweep.addresses(job.settings)
+    names = dead_letter_queues.addresses(job.settings)
     with ThreadPoolExecutor(QUEUES_AT_A_TIME) as pool:
-        looks = list(pool.map(partial(dead_letter_sweep.begin, job), names))
-    seen = [dead_letter_sweep.record_what_is_there(job, look) for look in looks]
-    gone = [dead_letter_sweep.resolve_what_has_gone(job, look) for look in looks]
-    dead_letter_sweep.raise_alerts(job, looks)
+        looks = list(pool.map(partial(dead_letter_queues.begin, job), names))
+    seen = [dead_letter_queues.record_what_is_there(job, look) for look in looks]
+    gone = [dead_letter_queues.resolve_what_has_gone(job, look) for look in looks]
+    dead_letter_queues.raise_alerts(job, looks)
     messages = sum(look.number for look in looks)
     count(job.name, "DeadLetters", messages)
     return Swept(

@@ -37,6 +37,10 @@ def as_text(moment: datetime | None) -> str | None:
 
 
 def status_of(state: "State", on: Runtime) -> str:
-    """`degraded` when something is dead or piles up."""
-    piles_up = any(queue.unreceived > on.settings.queue_backlog_messages for queue in state.queues.values())
-    return "degraded" if piles_up or any(state.dead.values()) else "healthy"
+    """`degraded` when something is dead, or a queue is behind by the thresholds of its alarms."""
+    from schoolbell.operations.queues import Thresholds, oldest_messages
+
+    thresholds = Thresholds.of(on.settings)
+    ages = oldest_messages(state.queues.values(), on.settings, on.clock())
+    is_behind = any(thresholds.are_exceeded(depth, ages.get(name)) for name, depth in state.queues.items())
+    return "degraded" if is_behind or any(state.dead.values()) else "healthy"

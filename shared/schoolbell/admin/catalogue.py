@@ -7,22 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from schoolbell import aws
 from schoolbell.admin.models import Day, DeadLetters, Job, LastRun, Month, Problem, Queue, Schedule, Severity
 from schoolbell.alerts.wording import counted, duration
 from schoolbell.database import Database
 from schoolbell.operations import history, statistics
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
-from schoolbell.operations.queues import QueueDepth, readable_depths
+from schoolbell.operations.queues import QueueDepth, Thresholds, oldest_messages, readable_depths
 from schoolbell.operations.statistics import Day as RunsOfDay
 from schoolbell.operations.statistics import Statistics
 from schoolbell.settings import Settings
 
 DAYS: Final = 30
-BACKLOG: Final = 1_000
-WAITED: Final = timedelta(seconds=300)
-"""jobs-platform.md, alarms: more messages than this, or one that has waited longer, need somebody to look."""
-
 NEARLY: Final = 0.8
 """A running job that has used this much of its time needs somebody to look."""
 
@@ -31,9 +26,6 @@ KEPT: Final = timedelta(seconds=15)
 
 STATISTICS_KEPT: Final = timedelta(minutes=1)
 """Nobody sees a minute in the figures of thirty days, and adding those up takes longer than all the rest."""
-
-METRICS_LATE: Final = timedelta(minutes=10)
-"""CloudWatch's newest figure of a queue is no older than this."""
 
 
 @dataclass
@@ -110,9 +102,11 @@ def first_day(now: datetime) -> datetime:
     return today - timedelta(days=DAYS - 1)
 
 
-def put_together(infos: Sequence[JobInfo], known: Facts, queues: dict[str, Queue], now: datetime) -> tuple[Job, ...]:
+def put_together(
+    infos: Sequence[JobInfo], known: Facts, queues: dict[str, Queue], thresholds: Thresholds, now: datetime
+) -> tuple[Job, ...]:
     """The jobs for the list, those that need somebody first."""
-    jobs = (_job(info, known, queues, now) for info in infos)
+    jobs = (_job(info, known, queues, thresholds, now) for info in infos)
     return tuple(sorted(jobs, key=lambda job: (rank(job), job.name)))
 
 
@@ -121,7 +115,7 @@ def rank(job: Job) -> int:
     return list(Severity).index(job.problems[0].severity) if job.problems else len(Severity)
 
 
-def _job(info: JobInfo, known: Facts, queues: dict[str, Queue], now: datetime) -> Job:
+def _job(info: JobInfo, known: Facts, queues: dict[str, Queue], thresholds: Thresholds, now: datetime) -> Job:
     letters = known.letters.get(info.name, DeadLetters())
     last = known.last.get(info.name)
     waiting = tuple(queues[name] for name in info.queues if name in queues)
@@ -137,12 +131,17 @@ def _job(info: JobInfo, known: Facts, queues: dict[str, Queue], now: datetime) -
         month=known.months.get(info.name, Month()),
         queues=waiting,
         dead_letters=letters,
-        problems=problems_of(last, letters, waiting, info.timeout, now),
+        problems=problems_of(last, letters, waiting, thresholds, info.timeout, now),
     )
 
 
 def problems_of(
-    last: LastRun | None, letters: DeadLetters, queues: Sequence[Queue], timeout: timedelta, now: datetime
+    last: LastRun | None,
+    letters: DeadLetters,
+    queues: Sequence[Queue],
+    thresholds: Thresholds,
+    timeout: timedelta,
+    now: datetime,
 ) -> tuple[Problem, ...]:
     """Why somebody should look at a job, the worst first."""
     found = []
@@ -153,10 +152,10 @@ def problems_of(
     if letters.count:
         found.append(Problem(severity=Severity.BAD, text=counted(letters.count, "dead letter")))
     for queue in queues:
-        if queue.oldest and queue.oldest > WAITED:
+        if queue.oldest and queue.oldest > thresholds.oldest:
             text = f"The oldest message has waited {duration(queue.oldest)}"
             found.append(Problem(severity=Severity.WARNING, text=text))
-        if queue.waiting > BACKLOG:
+        if queue.waiting > thresholds.waiting:
             found.append(Problem(severity=Severity.WARNING, text=f"{counted(queue.waiting, 'message')} wait"))
     if last and last.status == "running" and now - last.started_at > timeout * NEARLY:
         text = f"The last run has been running for {duration(now - last.started_at)}"
@@ -195,7 +194,7 @@ def _seconds(value: float | None) -> timedelta | None:
 def queues_of(infos: Sequence[JobInfo], settings: Settings, now: datetime) -> dict[str, Queue]:
     """What waits on each queue, asked for all at once. A queue that can't be read is left out."""
     depths = readable_depths([name for info in infos for name in info.queues], settings)
-    ages = ages_of([name for name, depth in depths.items() if depth.waiting], settings, now)
+    ages = oldest_messages(depths.values(), settings, now)
     return {name: _queue(depth, ages.get(name)) for name, depth in depths.items()}
 
 
@@ -203,40 +202,3 @@ def _queue(depth: QueueDepth, oldest: timedelta | None) -> Queue:
     return Queue(
         name=depth.name, waiting=depth.waiting, in_flight=depth.in_flight, delayed=depth.delayed, oldest=oldest
     )
-
-
-def ages_of(names: Sequence[str], settings: Settings, now: datetime) -> dict[str, timedelta]:
-    """How long the oldest message of each queue has waited, as CloudWatch knows it: it is some minutes late.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
-    """
-    if not names:
-        return {}
-    queries = [
-        {
-            "Id": f"q{number}",
-            "MetricStat": {
-                "Metric": {
-                    "Namespace": "AWS/SQS",
-                    "MetricName": "ApproximateAgeOfOldestMessage",
-                    "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(name)}],
-                },
-                "Period": 60,
-                "Stat": "Maximum",
-            },
-        }
-        for number, name in enumerate(names)
-    ]
-    try:
-        answer = aws.client("cloudwatch").get_metric_data(
-            MetricDataQueries=queries,
-            StartTime=now - METRICS_LATE,
-            EndTime=now,
-            ScanBy="TimestampDescending",
-        )
-    except Exception:
-        return {}
-    latest = {result["Id"]: result["Values"][0] for result in answer["MetricDataResults"] if result["Values"]}
-    return {
-        name: timedelta(seconds=latest[f"q{number}"]) for number, name in enumerate(names) if latest.get(f"q{number}")
-    }

@@ -36,6 +36,7 @@ from schoolbell.jobs.runtime import Runtime
 from schoolbell.operations import history
 from schoolbell.operations.catalogue import JobInfo, listed
 from schoolbell.operations.expressions import InvalidExpression, parse
+from schoolbell.operations.queues import Thresholds
 from schoolbell.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Desk:
             months = self.kept_months.get(fresh=fresh)
             infos = [info for info in catalogue.result() if only in (None, info.name)]
             known = facts(self.database, [info.name for info in infos], months)
-            return put_together(infos, known, queues.result(), self.now)
+            return put_together(infos, known, queues.result(), Thresholds.of(self.settings), self.now)
 
     def job(self, name: str, *, fresh: bool = True) -> Job:
         """One job, as AWS says now.

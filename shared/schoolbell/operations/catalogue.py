@@ -98,20 +98,30 @@ def functions(settings: Settings) -> list[JobInfo]:
 
     The environment tells whose function it is, since another stack's names may begin with this one's.
     """
-    client = aws.client("lambda")
-    listed = [
-        function
-        for page in client.get_paginator("list_functions").paginate()
-        for function in page["Functions"]
-        if function.get("Environment", {}).get("Variables", {}).get("SCHOOLBELL_STACK") == settings.schoolbell_stack
-    ]
+    listed = _deployed(settings)
     queues: dict[str, list[str]] = {}
-    for page in client.get_paginator("list_event_source_mappings").paginate():
+    for page in aws.client("lambda").get_paginator("list_event_source_mappings").paginate():
         for mapping in page["EventSourceMappings"]:
             function = mapping["FunctionArn"].split(":")[6]
             queues.setdefault(function, []).append(mapping["EventSourceArn"].rpartition(":")[2])
     found = (_job(function, queues.get(function["FunctionName"], ()), settings) for function in listed)
     return sorted(found, key=lambda job: job.name)
+
+
+def environment_of(job: str, settings: Settings) -> Mapping[str, str]:
+    """The environment of a job's function as it is deployed; empty if it has none, or is not there."""
+    name = settings.resource_name(job)
+    found = (each["Environment"]["Variables"] for each in _deployed(settings) if each["FunctionName"] == name)
+    return next(found, {})
+
+
+def _deployed(settings: Settings) -> list[Mapping[str, Any]]:
+    return [
+        function
+        for page in aws.client("lambda").get_paginator("list_functions").paginate()
+        for function in page["Functions"]
+        if function.get("Environment", {}).get("Variables", {}).get("SCHOOLBELL_STACK") == settings.schoolbell_stack
+    ]
 
 
 def _job(function: Mapping[str, Any], queues: Iterable[str], settings: Settings) -> JobInfo:

@@ -7,7 +7,8 @@
 What it does to AWS needs these permissions, on the stack's resources (`<stack>-*`) where AWS takes resources at all:
 
 * reading: `lambda:ListFunctions`, `lambda:ListEventSourceMappings` and `events:ListRules` (they take no resources),
-  `scheduler:ListSchedules`, `scheduler:GetSchedule`, `sqs:GetQueueAttributes`, `logs:FilterLogEvents`
+  `scheduler:ListSchedules`, `scheduler:GetSchedule`, `sqs:GetQueueAttributes`, `logs:FilterLogEvents`, and for how long
+  messages have waited `cloudwatch:GetMetricData`
 * `trigger`: `sqs:SendMessage` and `lambda:InvokeFunction` (without them the outbox relay sends), and for a delayed one
   `scheduler:CreateSchedule`, `iam:PassRole` on the stack's DelayedTriggerRole, and `cloudformation:DescribeStacks`
   unless `SCHEDULER_ROLE_ARN` names that role (in a function it must: the layers do not know CloudFormation)

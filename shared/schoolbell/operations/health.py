@@ -1,21 +1,19 @@
 """Whether a stack does its work: database and AWS answer, nothing piles up, nothing is dead, no critical job failed."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
 from schoolbell import aws
+from schoolbell.alerts.wording import duration
 from schoolbell.database import is_unavailable
 from schoolbell.jobs.outcomes import in_one_line
 from schoolbell.operations import history
 from schoolbell.operations.catalogue import JobInfo
 from schoolbell.operations.models import Health
-from schoolbell.operations.queues import QueueDepth, depths_of
+from schoolbell.operations.queues import QueueDepth, depths_of, oldest_messages
 from schoolbell.operations.stack import Stack
-
-BACKLOG: Final = 1_000
-"""Messages that a healthy queue does not exceed (the alarm's threshold)."""
 
 
 @dataclass(slots=True)
@@ -55,9 +53,19 @@ def _look(stack: Stack, found: _Findings) -> None:
     with stack.database.transaction(read_only=True) as connection:
         found.dead = {job: each.count for job, each in history.unresolved(connection).items()}
         failed = history.failed_last(connection, [job.name for job in found.jobs if job.is_critical])
-    found.problems += [f"{queue.name}: {queue.pending:,} messages" for queue in found.queues if queue.pending > BACKLOG]
+    found.problems += _behind(stack, found.queues)
     found.problems += [f"{job}: {_dead_letters(count)}" for job, count in sorted(found.dead.items())]
     found.problems += [f"{job}: its last run failed" for job in failed]
+
+
+def _behind(stack: Stack, queues: Sequence[QueueDepth]) -> Iterator[str]:
+    thresholds = stack.thresholds()
+    ages = oldest_messages(queues, stack.settings, stack.clock())
+    for queue in queues:
+        if queue.waiting > thresholds.waiting:
+            yield f"{queue.name}: {queue.waiting:,} messages"
+        if (age := ages.get(queue.name)) and age > thresholds.oldest:
+            yield f"{queue.name}: its oldest message has waited {duration(age)}"
 
 
 def _dead_letters(count: int) -> str:

@@ -1,15 +1,22 @@
-"""How many messages are on queues, as SQS counts them: about. All queues are asked at once."""
+"""How many messages are on queues, as SQS counts them: about. All queues are asked at once.
+
+Whether a queue is behind is judged as its alarms do: by the messages that wait, and by how long the oldest has.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
 
 from schoolbell import aws
 from schoolbell.settings import Settings
 
 CALLS_AT_ONCE: Final = 20
 """As many as `schoolbell.aws` keeps connections."""
+
+METRICS_LATE: Final = timedelta(minutes=10)
+"""CloudWatch's newest figure of a queue is no older than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,25 @@ class QueueDepth:
     def pending(self) -> int:
         """All messages that are still to be handled."""
         return self.unreceived + self.in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From when on a queue is behind."""
+
+    waiting: int
+    """More messages than this."""
+    oldest: timedelta
+    """The oldest message has waited longer."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those of a function's environment, which the template gives to it and to the alarms."""
+        return cls(settings.queue_backlog_messages, timedelta(seconds=settings.oldest_message_seconds))
+
+    def are_exceeded(self, depth: QueueDepth, oldest: timedelta | None) -> bool:
+        """Whether a queue is behind; `None` is an age that is not known."""
+        return depth.waiting > self.waiting or (oldest is not None and oldest > self.oldest)
 
 
 def depths_of(
@@ -73,6 +99,47 @@ def depth_of(queue: str, settings: Settings) -> QueueDepth:
         botocore.exceptions.BotoCoreError: SQS does not answer.
     """
     return depths_of([queue], settings)[queue]
+
+
+def oldest_messages(depths: Iterable[QueueDepth], settings: Settings, now: datetime) -> dict[str, timedelta]:
+    """How long the oldest message of each queue has waited, as CloudWatch knows it: it is some minutes late.
+
+    A queue on which nothing waits is not asked for, since each answer is paid for. Where CloudWatch does not answer, or
+    may not be asked, nothing is known.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+    """
+    names = [depth.name for depth in depths if depth.waiting]
+    if not names:
+        return {}
+    queries = [
+        {
+            "Id": f"q{number}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": "AWS/SQS",
+                    "MetricName": "ApproximateAgeOfOldestMessage",
+                    "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(name)}],
+                },
+                "Period": 60,
+                "Stat": "Maximum",
+            },
+        }
+        for number, name in enumerate(names)
+    ]
+    try:
+        answer = aws.client("cloudwatch").get_metric_data(
+            MetricDataQueries=queries,
+            StartTime=now - METRICS_LATE,
+            EndTime=now,
+            ScanBy="TimestampDescending",
+        )
+    except Exception:
+        return {}
+    latest = {result["Id"]: result["Values"][0] for result in answer["MetricDataResults"] if result["Values"]}
+    return {
+        name: timedelta(seconds=latest[f"q{number}"]) for number, name in enumerate(names) if latest.get(f"q{number}")
+    }
 
 
 type _Count = tuple[int, int, int]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
 
-from schoolbell.operations import dead_letter_queues, redrive_records
+from schoolbell.operations import dead_letter_moves, redrive_records
 from schoolbell.operations.models import Change, NotFound, Refused
 from schoolbell.operations.queues import depth_of
 from schoolbell.operations.redrive_records import Letter
@@ -57,7 +57,7 @@ def _redrive_one(stack: Stack, letter_id: UUID) -> Change:
             redrive_records.resolve(connection, [letter_id], "redriven", stack.actor, now)
             stack.audit(connection, "dead-letter.redriven", letter.job, {"dead_letter": str(letter_id)})
     stack.flush(outbox)
-    dead_letter_queues.take_away(stack.database, stack.settings, queue or letter.job, letter.message_id)
+    dead_letter_moves.take_away(stack.database, stack.settings, queue or letter.job, letter.message_id)
     if sent:
         return Change(is_changed=True, message=f"a message of {letter.job} is sent again", count=1)
     how = letter.resolution or "redriven"
@@ -66,9 +66,9 @@ def _redrive_one(stack: Stack, letter_id: UUID) -> Change:
 
 def _redrive_queue(stack: Stack, job: str, queue: str) -> Change:
     # What was dropped or sent again by itself must not go with the others, should it still lie there.
-    dead_letter_queues.take_away(stack.database, stack.settings, queue)
+    dead_letter_moves.take_away(stack.database, stack.settings, queue)
     is_moving = Change(is_changed=False, message=f"the dead letters of {queue} are being redriven already")
-    if dead_letter_queues.is_moving(stack.settings, queue):
+    if dead_letter_moves.is_moving(stack.settings, queue):
         return is_moving
     started = stack.clock()
     name = stack.settings.resource_name(queue)
@@ -77,10 +77,10 @@ def _redrive_queue(stack: Stack, job: str, queue: str) -> Change:
         return Change(is_changed=False, message=f"{queue} has no dead letters")
     try:
         with stack.audited("dead-letters.redriven", job, {"queue": queue, "messages": dead}):
-            dead_letter_queues.move_all(stack.settings, queue)
+            dead_letter_moves.move_all(stack.settings, queue)
             with stack.database.transaction() as connection:
                 records = redrive_records.resolve_moved(connection, name, started, stack.actor, stack.clock())
-    except dead_letter_queues.Overtaken:
+    except dead_letter_moves.Overtaken:
         return is_moving
     count = max(dead, records)
     return Change(is_changed=True, message=f"{_messages(count)} of {queue} {_are(count)} sent again", count=count)
@@ -97,7 +97,7 @@ def _redrive_invocations(stack: Stack, job: str) -> Change:
         if letters:
             stack.audit(connection, "dead-letters.redriven", job, {"messages": count})
     stack.flush(outbox)
-    dead_letter_queues.take_away(stack.database, stack.settings, job)
+    dead_letter_moves.take_away(stack.database, stack.settings, job)
     if not count:
         return Change(is_changed=False, message=f"{job} has no dead letters")
     return Change(is_changed=True, message=f"{_messages(count)} of {job} {_are(count)} sent again", count=count)
@@ -136,7 +136,7 @@ def _drop(stack: Stack, job: str, queues: Sequence[str], letter: Letter | None) 
             details = {"dead_letters": [str(each) for each in letters[:100]], "count": len(letters)}
             stack.audit(connection, "dead-letters.dropped", job, details)
     for queue in queues:
-        dead_letter_queues.take_away(stack.database, stack.settings, queue, letter.message_id if letter else None)
+        dead_letter_moves.take_away(stack.database, stack.settings, queue, letter.message_id if letter else None)
     return len(letters)
 
 

@@ -18,6 +18,7 @@ from schoolbell.jobs.outbox import Outbox
 from schoolbell.operations import catalogue
 from schoolbell.operations.catalogue import JobInfo, ScheduleInfo
 from schoolbell.operations.models import NotFound, Refused
+from schoolbell.operations.queues import Thresholds
 from schoolbell.settings import Settings
 
 KNOWN_FOR: Final = timedelta(minutes=1)
@@ -79,6 +80,16 @@ class Stack:
         if info.schedule is None:
             raise Refused(why_unscheduled(info))
         return info, info.schedule
+
+    def thresholds(self) -> Thresholds:
+        """From when on a queue is behind: as this process is told, else as the stack's own functions and alarms are."""
+        given = self.settings.model_fields_set
+        missing = {"queue_backlog_messages", "oldest_message_seconds"} - given
+        if not missing:
+            return Thresholds.of(self.settings)
+        deployed = catalogue.environment_of("platform.health", self.settings)
+        found = {name: int(value) for name in missing if (value := deployed.get(name.upper()))}
+        return Thresholds.of(self.settings.model_copy(update=found))
 
     def outbox(self) -> Outbox:
         """A new outbox."""

@@ -1,5 +1,6 @@
 """The catalogue tells what is deployed, and what EventBridge says at this moment."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,18 @@ from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters, job_runs
 from schoolbell.operations import JobClient, NotFound
 from schoolbell.settings import Settings
-from tests.fakes.deployed import CALLED, DRY, JOBS, PRIORITIES, QUEUED, RULED, SCHEDULED, SEVERAL
+from tests.fakes.deployed import (
+    CALLED,
+    DRY,
+    JOBS,
+    PRIORITIES,
+    QUEUED,
+    RULED,
+    SCHEDULED,
+    SEVERAL,
+    let_a_message_wait,
+    tell_health_function,
+)
 
 
 def test_every_job_of_this_stack_is_in_it_and_none_of_another(client: JobClient) -> None:
@@ -101,14 +113,48 @@ def test_a_stack_that_does_its_work_is_healthy(client: JobClient) -> None:
     assert (health.jobs, health.queue_size, health.dead_letters, health.problems) == (len(JOBS), 0, 0, ())
 
 
-def test_a_queue_that_falls_behind_is_named(
-    client: JobClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("schoolbell.operations.health.BACKLOG", 2)
+def test_a_queue_that_falls_behind_is_named(client: JobClient, settings: Settings) -> None:
+    client = replace(client, settings=settings.model_copy(update={"queue_backlog_messages": 2}))
     for number, problems in ((2, ()), (1, (f"{QUEUED}: 3 messages",))):
         for _ in range(number):
             aws.client("sqs").send_message(QueueUrl=settings.queue_url(QUEUED), MessageBody="{}")
         assert client.health().problems == problems
+
+
+@pytest.mark.parametrize(("allowed", "problems"), [(500, ()), (400, ("its oldest message has waited 7 min",))])
+def test_a_queue_whose_oldest_message_waits_too_long_is_named(
+    client: JobClient, settings: Settings, now: datetime, allowed: int, problems: tuple[str, ...]
+) -> None:
+    client = replace(client, settings=settings.model_copy(update={"oldest_message_seconds": allowed}))
+    let_a_message_wait(QUEUED, 420, settings, now)
+    assert client.health().problems == tuple(f"{QUEUED}: {problem}" for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("deployed_with", "told", "is_healthy"),
+    [
+        ({}, {}, True),
+        ({"QUEUE_BACKLOG_MESSAGES": "0"}, {}, False),
+        ({"OLDEST_MESSAGE_SECONDS": "100"}, {}, False),
+        ({"QUEUE_BACKLOG_MESSAGES": "0", "OLDEST_MESSAGE_SECONDS": "100"}, {"queue_backlog_messages": 1}, False),
+        (
+            {"QUEUE_BACKLOG_MESSAGES": "0", "OLDEST_MESSAGE_SECONDS": "100"},
+            {"queue_backlog_messages": 1, "oldest_message_seconds": 200},
+            True,
+        ),
+    ],
+)
+def test_outside_a_function_a_queue_is_judged_as_the_stacks_alarms_do(
+    client: JobClient,
+    settings: Settings,
+    now: datetime,
+    deployed_with: dict[str, str],
+    told: dict[str, int],
+    is_healthy: bool,
+) -> None:
+    tell_health_function(settings, **deployed_with)
+    let_a_message_wait(QUEUED, 150, settings, now)
+    assert replace(client, settings=settings.model_copy(update=told)).health().is_healthy is is_healthy
 
 
 def test_what_is_wrong_is_named(client: JobClient, database: Database, settings: Settings, now: datetime) -> None:

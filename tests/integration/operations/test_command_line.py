@@ -20,7 +20,17 @@ from schoolbell.cli.commands import app, main
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import audit_logs, dead_letters, job_runs, outbox
 from schoolbell.settings import Settings
-from tests.fakes.deployed import DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
+from tests.fakes.deployed import (
+    DRY,
+    QUEUED,
+    RULED,
+    SCHEDULED,
+    SEVERAL,
+    Aws,
+    by_time_zone,
+    let_a_message_wait,
+    tell_health_function,
+)
 from tests.fixtures.database import Stored
 
 NOW = datetime.now(UTC)
@@ -254,6 +264,17 @@ def test_dead_letters_redrive_and_drop(schoolbell: Schoolbell, database: Databas
     resolved = {each["id"]: each["resolution"] for each in schoolbell("dead-letters", "--resolved", "--json").json}
     assert resolved == {str(first): "redriven", str(second): "dropped", str(third): "redriven"}
     assert schoolbell("drop", QUEUED, "--yes").out == f"- {QUEUED} has no dead letters\n"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("QUEUE_BACKLOG_MESSAGES", "0"), ("OLDEST_MESSAGE_SECONDS", "100")])
+def test_health_judges_as_the_stacks_alarms_do(
+    schoolbell: Schoolbell, settings: Settings, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    tell_health_function(settings, **{variable: value})
+    let_a_message_wait(QUEUED, 150, settings, datetime.now(UTC))
+    assert schoolbell("health").code == 1
+    monkeypatch.setenv(variable, "1000")
+    assert schoolbell("health").code == 0
 
 
 def test_health(schoolbell: Schoolbell, database: Database, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from schoolbell.operations.catalogue import listed
 from schoolbell.settings import Settings
 from schoolbell.settings import settings as settings_of_environment
 from tests.factories import Make
-from tests.fakes.deployed import CALLED, DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone
+from tests.fakes.deployed import CALLED, DRY, QUEUED, RULED, SCHEDULED, SEVERAL, Aws, by_time_zone, let_a_message_wait
 from tests.fakes.network import SilentServer, silent_server
 from tests.fixtures.admin import JOBS, ORIGIN, Admin
 from tests.fixtures.database import Stored
@@ -484,21 +484,33 @@ def test_the_style_sheet_may_be_kept_for_ever_under_its_own_name_only(admin: Adm
 def test_a_message_that_waits_too_long_is_told_as_cloudwatch_knows_it(
     admin: Admin, settings: Settings, now: datetime
 ) -> None:
-    clients.client("sqs").send_message(QueueUrl=settings.queue_url(QUEUED), MessageBody="{}")
-    clients.client("cloudwatch").put_metric_data(
-        Namespace="AWS/SQS",
-        MetricData=[
-            {
-                "MetricName": "ApproximateAgeOfOldestMessage",
-                "Dimensions": [{"Name": "QueueName", "Value": settings.resource_name(QUEUED)}],
-                "Timestamp": now - timedelta(minutes=2),
-                "Value": 724,
-            }
-        ],
-    )
+    let_a_message_wait(QUEUED, 724, settings, now)
     told = admin.api("GET", f"/jobs/{QUEUED}").json()
     assert told["queues"][0]["oldest"] == 724
     assert [problem["text"] for problem in told["problems"]] == ["The oldest message has waited 12 min"]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, []),
+        ({"queue_backlog_messages": 1}, ["2 messages wait"]),
+        ({"oldest_message_seconds": 100}, ["The oldest message has waited 2 min 30 s"]),
+    ],
+)
+def test_a_queue_is_judged_by_the_thresholds_of_its_alarms(
+    admin: Admin,
+    admin_settings: Settings,
+    database: Database,
+    now: datetime,
+    told: dict[str, int],
+    expected: list[str],
+) -> None:
+    let_a_message_wait(QUEUED, 140, admin_settings, now)
+    let_a_message_wait(QUEUED, 150, admin_settings, now)
+    install(Runtime(database, admin_settings.model_copy(update=told), lambda: now))
+    problems = admin.api("GET", f"/jobs/{QUEUED}").json()["problems"]
+    assert [problem["text"] for problem in problems] == expected
 
 
 # ---- what it does

@@ -15,7 +15,7 @@ from schoolbell import aws
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters, outbox, standing_alerts
 from schoolbell.jobs import Discard, JobContext, Payload, queue_job
-from schoolbell.operations import dead_letter_sweep
+from schoolbell.operations import dead_letter_queues
 from schoolbell.settings import Settings
 from tests.conftest import ACCOUNT, Queues
 from tests.factories import Make
@@ -51,7 +51,7 @@ def sqs(queues: Queues, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
         QueueUrl=settings.queue_url(BELL), Attributes={"RedrivePolicy": json.dumps(policy), "VisibilityTimeout": "0"}
     )
     original = aws.client
-    monkeypatch.setattr(dead_letter_sweep, "WAIT", 0)
+    monkeypatch.setattr(dead_letter_queues, "WAIT", 0)
     monkeypatch.setattr(aws, "client", lambda service: made if service == "sqs" else original(service))
     return made
 
@@ -173,10 +173,10 @@ def test_no_more_messages_are_looked_at_than_a_run_may(
 ) -> None:
     for n in range(30):
         drop(f"{n}")
-    monkeypatch.setattr(dead_letter_sweep, "MESSAGES_A_QUEUE", 20)
+    monkeypatch.setattr(dead_letter_queues, "MESSAGES_A_QUEUE", 20)
     result = perform(sweep).result
     assert (result["recorded"], result["messages"]) == (20, 30)
-    monkeypatch.setattr(dead_letter_sweep, "MESSAGES_A_QUEUE", 100)
+    monkeypatch.setattr(dead_letter_queues, "MESSAGES_A_QUEUE", 100)
     assert perform(sweep, now=perform.runtime.clock() + LATER).result["recorded"] == 10
 
 
@@ -336,7 +336,7 @@ def test_a_job_with_several_queues_has_one_alert(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reads = {BELL: "tutoring.tower", CHIME: "tutoring.tower"}
-    monkeypatch.setattr(dead_letter_sweep, "reader_of", lambda settings, name: reads[name])
+    monkeypatch.setattr(dead_letter_queues, "reader_of", lambda settings, name: reads[name])
     drop("1", BELL)
     drop("2", CHIME)
     perform(sweep)

@@ -24,7 +24,7 @@ from schoolbell.jobs.runtime import Runtime, install
 from schoolbell.operations import statistics
 from schoolbell.settings import Settings
 from tests.factories import Make
-from tests.fakes.deployed import QUEUED, RULED, SCHEDULED, deploy
+from tests.fakes.deployed import QUEUED, RULED, SCHEDULED, deploy, let_a_message_wait
 from tests.performing import Invocation
 
 TOKEN = "a-token-of-the-tests"
@@ -175,6 +175,17 @@ def test_a_queue_that_falls_behind_is_degraded(stack: Settings, database: Databa
     for _ in range(2):
         clients.client("sqs").send_message(QueueUrl=stack.queue_url(QUEUED), MessageBody="{}")
     assert get("/health/queues").json["status"] == "degraded"
+
+
+@pytest.mark.parametrize(("allowed", "status"), [(500, "healthy"), (400, "degraded")])
+@pytest.mark.parametrize("path", ["/health/queues", "/health/events"])
+def test_a_queue_whose_oldest_message_waits_too_long_is_degraded(
+    stack: Settings, database: Database, now: datetime, path: str, allowed: int, status: str
+) -> None:
+    given = stack.model_copy(update={"oldest_message_seconds": allowed})
+    install(Runtime(database, given, clock=lambda: now))
+    let_a_message_wait(QUEUED, 420, stack, now)
+    assert get(path).json["status"] == status
 
 
 def test_metrics_tell_of_queues_runs_and_schedules(stack: Settings, make: Make, now: datetime) -> None:

@@ -11,9 +11,11 @@ import pytest
 from schoolbell.admin.catalogue import KEPT, Kept, problems_of
 from schoolbell.admin.models import DeadLetters, LastRun, Queue, RunStatus
 from schoolbell.alerts.wording import duration, relative
+from schoolbell.operations.queues import Thresholds
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 TIMEOUT = timedelta(minutes=10)
+THRESHOLDS = Thresholds(waiting=1_000, oldest=timedelta(seconds=300))
 
 
 def last(status: RunStatus, minutes_ago: float = 1) -> LastRun:
@@ -54,7 +56,7 @@ def queue(waiting: int = 0, oldest: float | None = None) -> Queue:
 def test_a_job_needs_somebody(
     run: LastRun | None, letters: int, queues: list[Queue], expected: list[tuple[str, str]]
 ) -> None:
-    found = problems_of(run, DeadLetters(count=letters), queues, TIMEOUT, NOW)
+    found = problems_of(run, DeadLetters(count=letters), queues, THRESHOLDS, TIMEOUT, NOW)
     assert [(problem.severity.value, problem.text) for problem in found] == expected
 
 
