@@ -24,6 +24,7 @@ type Json = Any
 type Resources = dict[str, dict[str, Json]]
 
 ROOT: Final = "root"
+PARTS: Final = ("template.yaml", "functions", "shared", "events", "tests/integration", "samconfig.toml")
 CODE: Final = ("functions/", "shared/")
 STACK: Final = "schoolbell"
 REGION: Final = "eu-central-1"
@@ -174,12 +175,17 @@ class Bundle:
 @cache
 def bundle() -> Bundle:
     """The bundle of this checkout."""
-    root = _template(CHECKOUT / "template.yaml", GIVEN)
+    return read_bundle(CHECKOUT)
+
+
+def read_bundle(checkout: Path) -> Bundle:
+    """The bundle of a checkout, or of a copy of what it is made of (`PARTS`)."""
+    root = _template(checkout / "template.yaml", GIVEN)
     templates = {ROOT: root}
-    for path in sorted(CHECKOUT.glob("functions/*/template.yaml")):
+    for path in sorted(checkout.glob("functions/*/template.yaml")):
         domain = path.parent.name
         templates[domain] = _template(path, root.properties(domain.capitalize()).get("Parameters", {}))
-    return Bundle(templates, _files())
+    return Bundle(templates, _files(checkout))
 
 
 def stack_name() -> dict[str, Json]:
@@ -204,13 +210,22 @@ def _template(path: Path, given: Mapping[str, Json]) -> Template:
     return Template(yaml_parse(path.read_text()), resources)
 
 
-def _files() -> dict[str, str]:
-    patterns = ("functions/**/*", "shared/**/*.py", "events/**/*.json", "tests/**/test_*.py", "samconfig.toml")
-    paths = (path for pattern in patterns for path in CHECKOUT.glob(pattern))
+def _files(checkout: Path) -> dict[str, str]:
+    patterns = (
+        "functions/**/*",
+        "shared/**/*.py",
+        "shared/**/*.sql",
+        "events/**/*.json",
+        "tests/**/test_*.py",
+        "samconfig.toml",
+    )
+    paths = (path for pattern in patterns for path in checkout.glob(pattern))
     return {
-        path.relative_to(CHECKOUT).as_posix(): path.read_text()
+        path.relative_to(checkout).as_posix(): path.read_text()
         for path in sorted(paths)
-        if path.is_file() and path.suffix in (".py", ".json", ".yaml", ".toml") and "__pycache__" not in path.parts
+        if path.is_file()
+        and path.suffix in (".py", ".sql", ".json", ".yaml", ".toml")
+        and "__pycache__" not in path.parts
     }
 
 

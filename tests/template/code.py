@@ -64,8 +64,10 @@ class Reach:
     """What it may ask of AWS, as IAM calls it, e.g. `sqs:SendMessage`."""
     texts: frozenset[str]
     """The constants that are text, SQL included; docstrings are not."""
-    modules: frozenset[str]
-    """Where all that is."""
+    given: frozenset[tuple[str, str]]
+    """What is called with a text, and with which: `("provider_secret", "fcm")`, or by keyword `("job", "…")`."""
+    names: frozenset[str]
+    """The definitions, e.g. `schoolbell.jobs.scheduled.scheduled_job`."""
 
 
 @cache
@@ -84,11 +86,11 @@ def reach(files: frozenset[tuple[str, str]], app: str) -> Reach:
             for method in _methods(statement):
                 waiting.setdefault(method.name, []).append((module, method))
             statement = _without_methods(statement)
-        found.read(statement)
+        found.add(_found_in(statement))
         if _imports_its_modules(statement):
             inner = [each for each in known if each.startswith(f"{module}.")]
             todo.extend((each, name) for each in inner for name in known[each].definitions)
-        todo.extend(_references(statement, module, known[module].imports | dict(_imports(statement)), known))
+        todo.extend(_references(statement, module, known[module].imports | _imports_in(statement), known))
 
     while todo:
         module, name = node = todo.pop()
@@ -103,12 +105,25 @@ def reach(files: frozenset[tuple[str, str]], app: str) -> Reach:
             for method in [each for each in waiting if each in found.attributes or each.startswith("__")]:
                 for module, statement in waiting.pop(method):
                     read(module, statement)
+    modules = {module for module, _ in seen}
+    folders = {
+        app.rpartition("/")[0],
+        *(f"{SHARED}{module.rpartition('.')[0].replace('.', '/')}" for module in modules),
+    }
+    found.texts.update(_sql(files, folders, found.texts))
     return Reach(
         frozenset(found.attributes),
         frozenset(found.actions),
         frozenset(found.texts),
-        frozenset(module for module, _ in seen),
+        frozenset(found.given),
+        frozenset(f"{module}.{name}" for module, name in seen if name),
     )
+
+
+def _sql(files: Iterable[tuple[str, str]], folders: set[str], texts: set[str]) -> list[str]:
+    """The SQL files beside the code that are named in it, with their ending or without."""
+    named = ((path, text, PurePosixPath(path)) for path, text in files if path.endswith(".sql"))
+    return [text for path, text, name in named if path.rpartition("/")[0] in folders and {name.name, name.stem} & texts]
 
 
 def _module_name(path: str) -> str:
@@ -148,6 +163,11 @@ def _declare(statement: ast.stmt, module: _Module) -> None:
             module.definitions.setdefault("", []).append(statement)
 
 
+@cache
+def _imports_in(node: ast.AST) -> dict[str, Node]:
+    return dict(_imports(node))
+
+
 def _imports(node: ast.AST) -> Iterator[tuple[str, Node]]:
     """What is imported in a node, by local name; the project imports by absolute names only."""
     for each in ast.walk(node):
@@ -172,6 +192,7 @@ def _without_methods(statement: ast.ClassDef) -> ast.ClassDef:
     )
 
 
+@cache
 def _imports_its_modules(statement: ast.stmt) -> bool:
     """Whether it says `import_module(f"{__name__}.…")`."""
     return any(
@@ -192,15 +213,34 @@ def _resolved(target: Node, known: Mapping[str, _Module]) -> Node:
 def _references(
     statement: ast.stmt, module: str, imports: Mapping[str, Node], known: Mapping[str, _Module]
 ) -> Iterator[Node]:
+    for name, attribute, is_own in _mentions(statement):
+        if name in imports:
+            source, inner = _resolved(imports[name], known)
+            yield (source, attribute) if attribute and not inner else (source, inner)
+        elif name in known[module].definitions and not attribute and not is_own:
+            yield module, name
+
+
+@cache
+def _mentions(statement: ast.stmt) -> frozenset[tuple[str, str, bool]]:
+    """The names in a statement, each with what is read of it, if anything, and whether it is a function's own."""
+    own = set(_own_names(statement)) if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) else set()
+    found = set()
     for node in ast.walk(statement):
         match node:
-            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name in imports:
-                source, inner = _resolved(imports[name], known)
-                yield (source, attribute) if not inner else (source, inner)
-            case ast.Name(id=name) if name in imports:
-                yield _resolved(imports[name], known)
-            case ast.Name(id=name) if name in known[module].definitions:
-                yield module, name
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                found.add((name, attribute, name in own))
+            case ast.Name(id=name):
+                found.add((name, "", name in own))
+    return frozenset(found)
+
+
+def _own_names(function: ast.AST) -> Iterator[str]:
+    """The parameters and variables of a function, which hide what the module calls by the same names."""
+    for node in ast.walk(function):
+        match node:
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
 
 
 class _Found:
@@ -208,6 +248,13 @@ class _Found:
         self.attributes: set[str] = set()
         self.actions: set[str] = set()
         self.texts: set[str] = set()
+        self.given: set[tuple[str, str]] = set()
+
+    def add(self, other: "_Found") -> None:
+        self.attributes |= other.attributes
+        self.actions |= other.actions
+        self.texts |= other.texts
+        self.given |= other.given
 
     def read(self, statement: ast.stmt) -> None:
         skipped = set(_docstrings(statement))
@@ -215,11 +262,22 @@ class _Found:
             match node:
                 case ast.Attribute(attr=attribute):
                     self.attributes.add(attribute)
+                case ast.keyword(arg=str(keyword), value=ast.Constant(value=str(text))):
+                    self.given.add((keyword, text))
+                case ast.Call(func=ast.Attribute(attr=method), args=[ast.Constant(value=str(text)), *_]):
+                    self.given.add((method, text))
                 case ast.Name(id=name) if name in OF_LIBRARIES:
                     self.actions.update(OF_LIBRARIES[name])
                 case ast.Constant(value=str(text)) if node not in skipped:
                     self.texts.add(text)
         self.actions.update(_actions(statement))
+
+
+@cache
+def _found_in(statement: ast.stmt) -> _Found:
+    found = _Found()
+    found.read(statement)
+    return found
 
 
 def _docstrings(statement: ast.AST) -> Iterator[ast.AST]:
@@ -286,7 +344,7 @@ def _action(operation: str) -> str:
     return OTHER_NAMES.get(plain, plain)
 
 
-def texts_that(texts: Iterable[str], wanted: Iterable[str]) -> set[str]:
-    """Which of the wanted words are among the texts: as one, or quoted in SQL."""
+def named_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
+    """Which of the names are among the texts: as one, or quoted in SQL."""
     whole = set(texts)
-    return {each for each in wanted if each in whole or any(f"'{each}'" in text for text in whole)}
+    return {each for each in names if each in whole or any(f"'{each}'" in text for text in whole)}

@@ -10,6 +10,7 @@ from schoolbell.alerts import Severity
 from schoolbell.aws import CONNECT_SECONDS
 from schoolbell.jobs.context import HAND_ON_BELOW
 from schoolbell.settings import Settings
+from tests.template import permissions
 from tests.template.bundle import ACCOUNT, ROOT, STACK, Bundle, Job, Json, Template, loops, stack_name
 
 type Rule = Callable[[Bundle], Iterator[str]]
@@ -85,6 +86,7 @@ OF_THE_CALLED: Final = {"AWS_ANSWER_SECONDS", "AWS_ATTEMPTS"}  # others have the
 # By readers of the function as it is deployed: the catalogue, the entrypoint, Powertools.
 READ_BY_OTHERS: Final = ("JOB_", "POWERTOOLS_", "SCHOOLBELL_")
 READ_SOON: Final = {"OLDEST_MESSAGE_SECONDS"}  # by the admin page
+VARYING: Final = ("id", "time", "scheduled_for")  # from one event of a clock to the next
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
 # Another resource in a template as JSON: by Ref, by GetAtt, or in the text of a Sub.
 REFERENCE: Final = re.compile(r'(?:"Ref": "|"Fn::GetAtt": \[?"|\$\{)(\w+)')
@@ -557,6 +559,18 @@ def other_services_act_for_this_account_only(bundle: Bundle) -> Iterator[str]:
                     yield f"{domain}: {logical_id} may be assumed by {service} for any account"
 
 
+@rule
+def roles_allow_what_is_needed(bundle: Bundle) -> Iterator[str]:
+    yield from permissions.too_little(bundle)
+    yield from permissions.not_trusted(bundle)
+
+
+@rule
+def roles_allow_nothing_else(bundle: Bundle) -> Iterator[str]:
+    yield from permissions.too_much(bundle)
+    yield from permissions.not_denied(bundle)
+
+
 # ---- alarms
 
 
@@ -754,15 +768,6 @@ def state_machines_know_their_functions(bundle: Bundle) -> Iterator[str]:
             for name in sorted(given.keys() ^ set(re.findall(r"\$\{(\w+)\}", definition))):
                 where = "for nothing" if name in given else "in its definition only"
                 yield f"{domain}: {logical_id} has {name} {where}"
-            allowed = {
-                resource
-                for where, statement in _permissions(bundle)
-                if where.startswith(f"{domain}: {logical_id}Role")
-                and "lambda:InvokeFunction" in _list(statement["Action"])
-                for resource in _list(statement["Resource"])
-            }
-            for arn in sorted(set(given.values()) ^ allowed):
-                yield f"{domain}: {logical_id} may call {arn}, or calls it: not both"
 
 
 # ---- what the rules are made of
@@ -839,12 +844,42 @@ def _misfits(bundle: Bundle, job: Job, text: str) -> Iterator[str]:
         return
     if not isinstance(event, dict):
         yield f"{job}: its event is not an object"
-    elif queues := bundle.queues(job):
+        return
+    event.pop("$comment", None)
+    if queues := bundle.queues(job):
         for record in event.get("Records", [{}]):
             arn = str(record.get("eventSourceARN", ""))
             yield from _differs(f"{job}: eventSource in its event", record.get("eventSource"), "aws:sqs")
             if arn.rpartition(":")[2] not in queues:
                 yield f"{job}: the queue in its event is {arn.rpartition(':')[2]}, not one of {', '.join(queues)}"
+    elif event != {"dry_run": True} and (standard := list(_standard_events(bundle, job))):
+        given = {name: None if name in VARYING else value for name, value in event.items()}
+        if given not in standard:
+            yield f"{job}: its event is not what its trigger sends, e.g. {json.dumps(standard[0])}"
+
+
+def _standard_events(bundle: Bundle, job: Job) -> Iterator[dict[str, Json]]:
+    """What the rules and schedules with a clock send to a job, without what varies."""
+    for _, clock in bundle.templates[job.domain].of_type("AWS::Scheduler::Schedule", "AWS::Events::Rule"):
+        if "ScheduleExpression" not in clock:
+            continue
+        for target in _targets(clock):
+            if not target["Arn"].endswith(f":{job.resource_name}"):
+                continue
+            if "Input" in target:
+                yield {name: None if name in VARYING else value for name, value in json.loads(target["Input"]).items()}
+            else:
+                yield {
+                    "version": "0",
+                    "id": None,
+                    "detail-type": "Scheduled Event",
+                    "source": "aws.events",
+                    "account": "000000000000",
+                    "time": None,
+                    "region": "us-east-1",
+                    "resources": [f"arn:aws:events:us-east-1:000000000000:rule/{clock['Name']}"],
+                    "detail": {},
+                }
 
 
 def _needed(resource: Json) -> set[str]:

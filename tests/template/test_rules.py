@@ -55,6 +55,7 @@ def own(bundle: Bundle, name: str) -> list[dict[str, Any]]:
 
 APP = "functions/tutoring/auto_complete/app.py"
 EVENT = "events/tutoring/auto_complete.json"
+TYPED = "events/tutoring/drive_sync.json"
 SYNC = "functions/tutoring/drive_sync/app.py"
 
 BREAKS: dict[str, list[Break]] = {
@@ -97,6 +98,10 @@ BREAKS: dict[str, list[Break]] = {
         lambda b: b.files.update({EVENT: '{"session_id": "1"}'}),
         lambda b: b.files.update({EVENT: b.files[EVENT].replace("tutoring-auto-complete", "tutoring-other")}),
         lambda b: b.files.update({"events/tutoring/no_such_job.json": "{}"}),
+        lambda b: b.files.update(
+            {TYPED: b.files[TYPED].replace("drive-sync", "drive-sink").replace("scheduled_for", "at")}
+        ),
+        lambda b: tutoring(b, "CalendarSyncEvery").update(Name="schoolbell-tutoring-calendar-sync-renamed"),
         lambda b: [b.files.pop(path) for path in list(b.files) if path.startswith("tests/integration/tutoring")],
     ],
     "every_event_is_a_dry_run_or_says_what_it_does": [
@@ -238,6 +243,23 @@ BREAKS: dict[str, list[Break]] = {
     "roles_are_passed_to_one_service_only": [
         lambda b: permission(b, "SessionEventsAccess", 1).pop("Condition"),
     ],
+    "roles_allow_what_is_needed": [
+        lambda b: own(b, "WaitlistCascadeRole")[0]["Resource"].pop(),
+        lambda b: tutoring(b, "GoogleAccess")["Roles"].remove("DriveCopyRole"),
+        lambda b: permission(b, "SessionEventsAccess", 0)["Action"].remove("scheduler:UpdateSchedule"),
+        lambda b: permission(b, "DriveSyncAccess").update(Resource=permission(b, "SessionScheduling")["Resource"]),
+        lambda b: b.files.update({SYNC: b.files[SYNC].replace("tutoring.drive-verify", "tutoring.drive-copy")}),
+        lambda b: b.files.update({SYNC: b.files[SYNC] + "\naws.client('s3').put_object()\n"}),
+    ],
+    "roles_allow_nothing_else": [
+        lambda b: tutoring(b, "GoogleAccess")["Roles"].append("DriveSyncRole"),
+        lambda b: permission(b, "SessionEventsAccess", 0)["Action"].append("scheduler:GetSchedule"),
+        lambda b: b.files.update({SYNC: b.files[SYNC].replace("tutoring.drive-verify", "nowhere")}),
+        lambda b: b.templates["tutoring"].resources.update(
+            ScheduleRole2=b.templates["tutoring"].resources["ScheduleRole"]
+        ),
+        lambda b: b.root.properties("JobPolicy")["PolicyDocument"]["Statement"].pop(),
+    ],
     "other_services_act_for_this_account_only": [
         lambda b: tutoring(b, "OneShotRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
     ],
@@ -310,7 +332,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "state_machines_know_their_functions": [
         lambda b: tutoring(b, "WaitlistCascade")["DefinitionSubstitutions"].pop("WaitlistOfferArn"),
-        lambda b: own(b, "WaitlistCascadeRole")[0]["Resource"].pop(),
+        lambda b: tutoring(b, "WaitlistCascade")["DefinitionSubstitutions"].update(Other="arn:x"),
     ],
 }
 
