@@ -75,7 +75,10 @@ def reach(files: frozenset[tuple[str, str]], app: str) -> Reach:
     """What an `app.py` can reach in these files, by path and text."""
     shared = ((path, text) for path, text in files if path.startswith(SHARED) and path.endswith(".py"))
     known = {_module_name(path): _read(text) for path, text in shared}
-    known["app"] = _read(dict(files)[app])
+    folder = app.rpartition("/")[0]
+    for path, text in files:  # a function's modules import each other relatively, so they go by their own names here
+        if path.rpartition("/")[0] == folder and path.endswith(".py"):
+            known[PurePosixPath(path).stem] = _read(text)
     todo: list[Node] = [(module, name) for module in ("app", ENTRYPOINT) for name in known[module].definitions]
     seen: set[Node] = set()
     waiting: dict[str, list[tuple[str, ast.stmt]]] = {}  # methods of classes that are reached, by name
@@ -169,9 +172,12 @@ def _imports_in(node: ast.AST) -> dict[str, Node]:
 
 
 def _imports(node: ast.AST) -> Iterator[tuple[str, Node]]:
-    """What is imported in a node, by local name; the project imports by absolute names only."""
+    """What is imported in a node, by local name; only the modules of one function import each other relatively."""
     for each in ast.walk(node):
         match each:
+            case ast.ImportFrom(module=None, names=names):
+                for alias in names:
+                    yield alias.asname or alias.name, (alias.name, "")
             case ast.ImportFrom(module=str(source), names=names):
                 for alias in names:
                     yield alias.asname or alias.name, (source, alias.name)

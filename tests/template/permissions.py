@@ -238,6 +238,8 @@ def _resources(bundle: Bundle, job: Job, action: str) -> Iterable[str]:
             return _secrets(bundle, job)
         case "dynamodb", _, _:
             return [f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{STACK}-resilience"]
+        case "kms", _, "Decrypt" if _uses(reach, GOOGLE):
+            return ["AlertsKey.Arn"]  # what teachers granted is encrypted with it
         case "s3", _, _:
             return ["arn:aws:s3:::ArchiveBucket/audit/2026/03.jsonl.gz"]
         case "ses", _, _:

@@ -140,9 +140,9 @@ def catalogue(on: Runtime) -> "list[JobInfo]":
     """The jobs, asked of AWS when what is known is too old."""
     asked_at, jobs = _catalogues.get(id(on.database), (0.0, []))
     if not jobs or time.monotonic() - asked_at > CATALOGUE_FOR.total_seconds():
-        from schoolbell.operations import JobClient
+        from schoolbell.operations.catalogue import listed
 
-        jobs = JobClient(on.database, on.settings, clock=on.clock).jobs()
+        jobs = listed(on.database, on.settings, on.clock())
         _catalogues.clear()
         _catalogues[id(on.database)] = time.monotonic(), jobs
     return jobs
