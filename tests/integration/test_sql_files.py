@@ -33,7 +33,8 @@ def parameters(file: Path) -> Mapping[str, str]:
 def included(files: list[Path]) -> Iterator[Path]:
     """The files whose content is a part of others."""
     for file in files:
-        yield from (file.with_name(name) for name in re.findall(r"^-- include (\S+)$", file.read_text(), re.MULTILINE))
+        names = re.findall(r"^-- include (\S+)$", file.read_text(), re.MULTILINE)
+        yield from ((file.parent / name).resolve() for name in names)
 
 
 def prepare(database: Database, sql: str, types: Mapping[str, str]) -> None:
@@ -62,8 +63,8 @@ def test_statement_declares_the_parameters_it_has(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CHECKOUT)))
 def test_statement_is_read_and_says_what_it_does(file: Path) -> None:
     assert header(file)[0].endswith(".")
-    readers = [*file.parent.glob("*.py"), *file.parent.glob("*.sql")]
-    assert any(re.search(rf'(include |"){re.escape(file.name)}', reader.read_text()) for reader in readers)
+    is_included = file in set(included(FILES))
+    assert is_included or any(f'"{file.name}"' in reader.read_text() for reader in file.parent.glob("*.py"))
 
 
 @pytest.mark.parametrize(
