@@ -5,8 +5,8 @@ At the top of a file stand a sentence on what the statement does, and the types 
     -- Count the rules of each teacher.
     -- Parameters: now timestamptz, teachers uuid[]
 
-A line `-- include found.sql` stands for the content of that file, which several statements share. Comments are not sent.
-A test prepares every statement on the migrated database.
+A line `-- include found.sql` stands for the content of that file, which several statements share. Comments are not
+sent. A test prepares every statement on the migrated database.
 """
 
 import re

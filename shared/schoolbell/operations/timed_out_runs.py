@@ -17,6 +17,7 @@ from schoolbell.jobs import JobContext
 from schoolbell.operations.catalogue import JobInfo
 
 ALERTS: Final = "timed-out-run/"
+ERROR: Final = "its invocation ended without a word: out of time or memory"
 
 TIMED_OUT_AFTER: Final = timedelta(minutes=5)
 """Lambda tries an invocation that was killed again, a minute and two minutes later; until then the run may recover."""
@@ -27,9 +28,14 @@ LOST_AFTER: Final = timedelta(minutes=15)
 
 def mark_timed_out_runs(job: JobContext, jobs: Mapping[str, JobInfo]) -> Sequence[Row[Any]]:
     """Marks runs whose invocation was killed, and resumes those that had got further since they were last resumed."""
-    moments = {"now": job.now, "dead_before": job.now - TIMED_OUT_AFTER, "lost": job.now - LOST_AFTER}
+    values = {
+        "now": job.now,
+        "dead_before": job.now - TIMED_OUT_AFTER,
+        "lost": job.now - LOST_AFTER,
+        "error": ERROR,
+    }
     with job.transaction() as connection:
-        timed_out = connection.execute(_MARK_TIMED_OUT, moments).all()
+        timed_out = connection.execute(_MARK_TIMED_OUT, values).all()
         for run in timed_out:
             if run.resumes:
                 key = f"resume/{run.id}/{run.attempt}"
@@ -82,7 +88,7 @@ _MARK_TIMED_OUT = text(
     UPDATE platform.job_runs AS run
     SET status = 'timed_out', finished_at = coalesce(locked_until, :now), locked_until = NULL,
         resumed_at = CASE WHEN timed_out.resumes THEN :now ELSE resumed_at END,
-        error = 'its invocation ended without a word: out of time or memory'
+        error = :error
     FROM timed_out
     WHERE run.id = timed_out.id
     RETURNING run.id, run.job, run.attempt, run.scheduled_for, run.items_done, timed_out.resumes
