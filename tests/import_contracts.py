@@ -12,13 +12,11 @@ class DomainsContract(Contract):
 
     Options:
         packages: the packages that have a package for each domain.
-        shared: what every domain may import, whosever it is.
     """
 
     type_name = "domains"
 
     packages = fields.ListField(subfield=fields.StringField())
-    shared = fields.StringField()
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
         strangers = sorted(self._strangers(graph))
@@ -32,8 +30,7 @@ class DomainsContract(Contract):
         for importer in graph.modules:
             domain = self._domain_of(importer)
             for imported in graph.find_modules_directly_imported_by(importer) if domain else ():
-                is_shared = f"{imported}.".startswith(f"{self.shared}.")
-                if self._domain_of(imported) not in (None, domain) and not is_shared:
+                if self._domain_of(imported) not in (None, domain):
                     yield importer, imported
 
     def _domain_of(self, module: str) -> str | None:

@@ -13,8 +13,8 @@ from functions.platform.notification_delivery.app import handler
 from functions.platform.outbox_relay.app import handler as relay
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters, notifications
+from schoolbell.gateways.errors import NeverWorks
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Rejected
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.resilience.circuit import forget_circuits
 from schoolbell.settings import Settings
@@ -63,7 +63,7 @@ def test_a_delivery_that_dies_anywhere_loses_nothing_and_doubles_at_most_once(
 
     def reject_one(message: Outgoing) -> None:
         if message.address == "rejected@example.org":
-            raise Rejected("fake: 400")
+            raise NeverWorks("fake: 400")
 
     provider.before = reject_one
     good = [make.to_deliver(recipient=f"someone-{number}@example.org") for number in range(3)]

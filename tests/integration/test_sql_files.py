@@ -34,7 +34,8 @@ def parameters(file: Path) -> Mapping[str, str]:
 def included(files: list[Path]) -> Iterator[Path]:
     """The files whose content is a part of others."""
     for file in files:
-        yield from (file.with_name(name) for name in re.findall(r"^-- include (\S+)$", file.read_text(), re.MULTILINE))
+        names = re.findall(r"^-- include (\S+)$", file.read_text(), re.MULTILINE)
+        yield from ((file.parent / name).resolve() for name in names)
 
 
 def prepare(database: Database, sql: str, types: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from schoolbell.admin import api, entrance, pages
 from schoolbell.admin.acts import Acts
 from schoolbell.admin.desk import desk_of
 from schoolbell.admin.entrance import NotOurForm, admit, is_open, site_of, visit_of
-from schoolbell.admin.identity import Forbidden, IssuerAway, Refused
+from schoolbell.admin.identity import Denied, Forbidden, IssuerAway
 from schoolbell.admin.problems import NoSuchThing, Refusal
 from schoolbell.database import is_unavailable
 from schoolbell.jobs.invocation import LambdaContext, remaining_time
@@ -59,7 +59,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         if not is_open(request.raw_path):
             app.append_context(acts=Acts(desk, admit(request, seen, desk.issuer).subject))  # type: ignore[no-untyped-call]
             on.database.check()
-    except (Refused, NotOurForm, IssuerAway) as reason:
+    except (Denied, NotOurForm, IssuerAway) as reason:
         refusal = turn_away(request, reason)
     answer = built(refusal, request) if refusal else app.resolve(event, context)  # type: ignore[arg-type]  # our context is the part that is used
     app.clear_context()  # type: ignore[no-untyped-call]
@@ -89,7 +89,7 @@ def turn_away(request: APIGatewayProxyEventV2, reason: Exception) -> Response[An
     """What somebody is told who is not let in: nothing but that."""
     if not request.raw_path.startswith(entrance.API):
         match reason:
-            case Refused():
+            case Denied():
                 return entrance.refuse(reason, wanted=request.raw_path)
             case NotOurForm():
                 return entrance.not_our_form()
@@ -97,7 +97,7 @@ def turn_away(request: APIGatewayProxyEventV2, reason: Exception) -> Response[An
     match reason:
         case Forbidden():
             status = HTTPStatus.FORBIDDEN
-        case Refused():
+        case Denied():
             status = HTTPStatus.UNAUTHORIZED
         case _:
             status = HTTPStatus.SERVICE_UNAVAILABLE

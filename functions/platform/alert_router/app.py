@@ -21,8 +21,8 @@ from schoolbell.alerts import Alert, routing
 from schoolbell.alerts.alarms import Alarm
 from schoolbell.alerts.run_notices import RunNotice
 from schoolbell.alerts.slack import slack_of
+from schoolbell.gateways.errors import Uncertain
 from schoolbell.jobs import JobContext, Payload, Result, Snooze, queue_job
-from schoolbell.notifications.errors import Uncertain
 
 WAIT_FOR_ANOTHER: Final = timedelta(seconds=5)
 """Another invocation is telling of the same trouble at this moment."""

@@ -15,8 +15,8 @@ never work on the same lesson at a time, since their requests could overtake eac
 from uuid import UUID
 
 from schoolbell.domains.tutoring import calendar_changes
+from schoolbell.gateways.errors import Revoked
 from schoolbell.gateways.google.calendar import calendar_circuit
-from schoolbell.gateways.google.errors import Revoked
 from schoolbell.jobs import JobContext, Result, scheduled_job
 from schoolbell.resilience.errors import CircuitOpen
 

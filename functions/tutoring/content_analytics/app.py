@@ -10,11 +10,11 @@ from typing import Final
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel
-from sqlalchemy import Connection, DateTime, Integer, bindparam, text
+from sqlalchemy import Connection, DateTime, Integer, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from schoolbell.database.sql import statement
-from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job
+from schoolbell.jobs import Chunk, Cursor, JobContext, Result, scheduled_job, watermarks
 
 JOB: Final = "tutoring.content-analytics"
 WINDOWS: Final = (7, 30, 90)
@@ -45,7 +45,7 @@ def handler(job: JobContext) -> Counted:
     """Counts the items that may have changed anew, and moves the watermark when all are done."""
 
     def next_items(connection: Connection, cursor: Cursor) -> Chunk | None:
-        reached = connection.scalar(_LAST_RUN, {"job": JOB})
+        reached = watermarks.read(connection, JOB)
         span = _Span.model_validate(cursor) if cursor else _Span(since=reached, until=job.now)
         if reached and reached > span.until:
             return None  # a later run has counted everything, and this one was killed before
@@ -60,23 +60,12 @@ def handler(job: JobContext) -> Counted:
             },
         ).one()
         if last is None:
-            connection.execute(_REMEMBER, {"job": JOB, "until": span.until})
+            watermarks.move(connection, JOB, span.until)
             return None
         rest = span.model_copy(update={"after": last})
         return Chunk(rest.model_dump(mode="json"), items, {"items": items, "changed": changed})
 
     return Counted(**job.in_chunks(next_items).counts)
-
-
-_LAST_RUN = text("SELECT reached_at FROM platform.watermarks WHERE name = :job")
-
-_REMEMBER = text(
-    """
-    INSERT INTO platform.watermarks (name, reached_at, created_at, updated_at)
-    VALUES (:job, :until, :until, :until)
-    ON CONFLICT (name) DO UPDATE SET reached_at = excluded.reached_at, updated_at = excluded.updated_at
-    """
-)
 
 
 _moment = DateTime(timezone=True)

@@ -15,8 +15,8 @@ from uuid import UUID
 from schoolbell.domains.tutoring import drive_copies
 from schoolbell.domains.tutoring.calendar_connections import mark_revoked
 from schoolbell.domains.tutoring.drive_copies import CopyKey, FileToCopy
+from schoolbell.gateways.errors import NeverWorks, Revoked, Throttled
 from schoolbell.gateways.google.drive import Drive, drive_of
-from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
 

@@ -17,8 +17,8 @@ from pydantic import AwareDatetime
 from sqlalchemy import Connection, text
 
 from schoolbell.domains.tutoring.calendar_connections import active_account, mark_revoked
+from schoolbell.gateways.errors import NeverWorks, Revoked, Throttled
 from schoolbell.gateways.google.drive import Drive, FileState, drive_of
-from schoolbell.gateways.google.errors import NeverWorks, Revoked, Throttled
 from schoolbell.jobs import Discard, JobContext, Payload, Result, Snooze, queue_job
 from schoolbell.resilience.errors import Withheld
 

@@ -7,10 +7,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from schoolbell.domains.platform.tables.audit import audit_logs
 from schoolbell.domains.tutoring.tables.waitlists import waitlist_answers, waitlist_entries, waitlist_seats
 from schoolbell.domains.tutoring.waitlists import GRACE, OPENINGS, lock_seat, source_of, wake
-from schoolbell.jobs import Batch, Discard, JobContext, Message, Payload, Result, batch_job
+from schoolbell.jobs import Batch, Discard, JobContext, Message, Payload, Result, audit, batch_job
 
 type Outcome = Literal["accepted", "declined", "repeated", "refused"]
 
@@ -142,14 +141,6 @@ def _note(
         .on_conflict_do_nothing(index_elements=["source"])
     )
     if outcome == "refused" and noted.rowcount:
-        connection.execute(
-            insert(audit_logs).values(
-                tier="general",
-                action="waitlist.answer_refused",
-                actor=job.name,
-                subject=str(answer.entry_id),
-                occurred_at=job.now,
-                details={"answer": answer.answer, "reason": reason},
-            )
-        )
+        details = {"answer": answer.answer, "reason": reason}
+        audit.record(connection, "waitlist.answer_refused", job.name, str(answer.entry_id), details, job.now)
     return outcome

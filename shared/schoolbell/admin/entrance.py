@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from schoolbell.admin import rendering
-from schoolbell.admin.identity import Forbidden, Issuer, IssuerAway, Operator, Refused
+from schoolbell.admin.identity import Denied, Forbidden, Issuer, IssuerAway, Operator
 from schoolbell.admin.login import (
     CALLBACK,
     LOGIN_LIVES,
@@ -67,7 +67,7 @@ def admit(request: APIGatewayProxyEventV2, seen: Visit, issuer: Issuer) -> Opera
     """Who makes a request. The API takes a bearer token and no cookie, the page its cookie and no other.
 
     Raises:
-        Refused: nobody who may.
+        Denied: nobody who may.
         NotOurForm: it changes something, and is no form of the page's.
         IssuerAway: nobody can be verified now.
     """
@@ -76,10 +76,10 @@ def admit(request: APIGatewayProxyEventV2, seen: Visit, issuer: Issuer) -> Opera
     is_bearer = scheme.lower() == "bearer" and bool(bearer)
     if path.startswith(API) or (path == DOCUMENT and is_bearer):
         if not is_bearer:
-            raise Refused("no token")
+            raise Denied("no token")
         return issuer.operator(bearer.strip())
     if not seen.session:
-        raise Refused("no session")
+        raise Denied("no session")
     operator = issuer.operator(seen.session)
     if method not in ("GET", "HEAD") and not is_own_form(
         seen.site, seen.session, request.headers.get("origin"), sent_form().get("form_token")
@@ -132,7 +132,7 @@ def end_login() -> Html:
         login = LoginUnderWay.unpacked(seen.login)
         token = exchange(issuer, seen.site, login, router.current_event.query_string_parameters)
         return begin_session(issuer.operator(token, nonce=login.nonce), token, login.next)
-    except Refused as refusal:
+    except Denied as refusal:
         return refuse(refusal)
     except IssuerAway:
         return issuer_away()
@@ -146,7 +146,7 @@ def paste_token() -> Html:
     token = form.get("token", "").strip()
     try:
         return begin_session(desk().issuer.operator(token), token, own_page(form.get("next")))
-    except Refused as refusal:
+    except Denied as refusal:
         return refuse(refusal)
     except IssuerAway:
         return issuer_away()
@@ -164,7 +164,7 @@ def log_out() -> Html:
 def begin_session(operator: Operator, token: str, then: str) -> Html:
     """Gives the browser its cookie, and sends it on."""
     if len(token) > LONGEST_COOKIE:
-        raise Refused("the token is too long for a cookie")
+        raise Denied("the token is too long for a cookie")
     site = visit().site
     desk().logger.info("signed in")
     lives = operator.expires_at - desk().now
@@ -174,7 +174,7 @@ def begin_session(operator: Operator, token: str, then: str) -> Html:
 # ---- what is said to whom is not let in: nothing but that
 
 
-def refuse(refusal: Refused, wanted: str | None = None) -> Html:
+def refuse(refusal: Denied, wanted: str | None = None) -> Html:
     """The page for somebody who is not signed in, or may not see this."""
     desk().logger.warning("refused", reason=str(refusal))
     if isinstance(refusal, Forbidden):

@@ -27,11 +27,11 @@ LOOK_AGAIN_AFTER: Final = timedelta(seconds=30)
 """Tokens with made-up key ids make us ask the issuer no more often than this."""
 
 
-class Refused(Exception):
+class Denied(Exception):
     """The token does not say who this is. The text is for the log and names no person; the answer says nothing."""
 
 
-class Forbidden(Refused):
+class Forbidden(Denied):
     """The token is valid, and its bearer has not the role."""
 
 
@@ -90,13 +90,13 @@ class Issuer:
             nonce: what was sent with the login that the token answers, if it answers one.
 
         Raises:
-            Refused: it is none of this issuer's for this audience, or not valid now.
+            Denied: it is none of this issuer's for this audience, or not valid now.
             Forbidden: it is, without the role.
             IssuerAway: the issuer's keys could not be read.
         """
         claims = self._verified(token)
         if nonce is not None and claims.get("nonce") != nonce:
-            raise Refused("nonce")
+            raise Denied("nonce")
         if not has_role(claims.get(self._role_claim)):
             raise Forbidden("role")
         return Operator(str(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC))
@@ -118,12 +118,12 @@ class Issuer:
 
         Raises:
             IssuerAway: there was no answer, or an error.
-            Refused: the issuer refuses what was asked for.
+            Denied: the issuer refuses what was asked for.
         """
         try:
             answer = self._http.send(method, checked_url(url), {"Accept": "application/json", **headers}, body)
             if 400 <= answer.status < 500:
-                raise Refused(f"the issuer answered {answer.status}")
+                raise Denied(f"the issuer answered {answer.status}")
             if answer.status != 200:
                 raise IssuerAway(f"status {answer.status}")
             return json.loads(answer.body)
@@ -144,19 +144,19 @@ class Issuer:
                 options={"require": ["exp", "iss", "sub"], "verify_aud": False},  # the next line has more to say
             )
         except jwt.PyJWTError as error:
-            raise Refused(type(error).__name__) from None
+            raise Denied(type(error).__name__) from None
         if not is_for(claims, self.audience):
-            raise Refused("audience")
+            raise Denied("audience")
         if claims.get("token_use", TOKEN_USES[0]) not in TOKEN_USES:
-            raise Refused("token_use")
+            raise Denied("token_use")
         return claims
 
     def _key(self, header: Mapping[str, Any]) -> "PyJWK":
         algorithm, key_id = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
-            raise Refused("algorithm")
+            raise Denied("algorithm")
         if not isinstance(key_id, str):
-            raise Refused("no key id")
+            raise Denied("no key id")
         now = self._clock()
         is_old = self._asked_at is None or now - self._asked_at > KEYS_LIVE
         may_ask = self._asked_at is None or now - self._asked_at > LOOK_AGAIN_AFTER
@@ -164,7 +164,7 @@ class Issuer:
             self._read_all()
         key = self._keys.get(key_id)
         if key is None or key.algorithm_name != algorithm:
-            raise Refused("unknown key")
+            raise Denied("unknown key")
         return key
 
     def _read_all(self) -> None:
@@ -177,7 +177,7 @@ class Issuer:
                 raise IssuerAway("the metadata is another issuer's")
             self._keys = _signing_keys(self.get_json(read.jwks_uri, {}))
             self._discovery = read
-        except (IssuerAway, Refused, ValidationError) as error:
+        except (IssuerAway, Denied, ValidationError) as error:
             if self._discovery is None:
                 raise IssuerAway(type(error).__name__) from None
         self._asked_at = self._clock()

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from aws_lambda_powertools.shared.cookies import Cookie, SameSite
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schoolbell.admin.identity import Issuer, Refused
+from schoolbell.admin.identity import Denied, Issuer
 
 HOME: Final = "/admin/scheduled-jobs"
 CALLBACK: Final = "/admin/callback"
@@ -63,14 +63,14 @@ class LoginUnderWay(BaseModel):
         """Reads the cookie.
 
         Raises:
-            Refused: that is no login of ours.
+            Denied: that is no login of ours.
         """
         from base64 import urlsafe_b64decode
 
         try:
             return cls.model_validate_json(urlsafe_b64decode(text))
         except (ValueError, ValidationError):
-            raise Refused("login cookie") from None
+            raise Denied("login cookie") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +150,13 @@ def exchange(issuer: Issuer, site: Site, login: LoginUnderWay, query: Mapping[st
     """The ID token for the code that the issuer sent the user back with, not verified yet.
 
     Raises:
-        Refused: this is not the answer to this login, or the issuer refuses the code.
+        Denied: this is not the answer to this login, or the issuer refuses the code.
         IssuerAway: the issuer does not answer.
     """
     if not hmac.compare_digest(query.get("state", "").encode(), login.state.encode()):
-        raise Refused("state")
+        raise Denied("state")
     if "code" not in query:
-        raise Refused("no code")
+        raise Denied("no code")
     form = {
         "grant_type": "authorization_code",
         "client_id": issuer.audience,
@@ -168,7 +168,7 @@ def exchange(issuer: Issuer, site: Site, login: LoginUnderWay, query: Mapping[st
     answer = issuer.get_json(issuer.discovery().token_endpoint, headers, "POST", urlencode(form).encode())
     token = answer.get("id_token") if isinstance(answer, dict) else None
     if not isinstance(token, str):
-        raise Refused("no ID token")
+        raise Denied("no ID token")
     return token
 
 

@@ -13,8 +13,8 @@ from schoolbell.alerts.pagerduty import pagerduty_of
 from schoolbell.alerts.senders import Sender
 from schoolbell.alerts.slack import slack_of
 from schoolbell.domains.platform.tables.alerts import alerts
+from schoolbell.gateways.errors import NeverWorks, Throttled, Uncertain
 from schoolbell.jobs import Discard, JobContext, Snooze
-from schoolbell.notifications.errors import NotNow, Rejected, Uncertain
 from schoolbell.settings import Settings
 
 RANKS: Final = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
@@ -200,9 +200,9 @@ def record(job: JobContext, channel: Channel, message: Alert, *, is_uncertain: b
 def most_urgent(failures: list[Exception]) -> Exception:
     """What to say of the message when channels failed: try again, rather than later, rather than never."""
     for failure in failures:
-        if not isinstance(failure, NotNow | Rejected):
+        if not isinstance(failure, Throttled | NeverWorks):
             return failure
     for failure in failures:
-        if isinstance(failure, NotNow):
+        if isinstance(failure, Throttled):
             return Snooze(failure.retry_after)
     return Discard(str(failures[0]))

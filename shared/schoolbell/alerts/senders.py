@@ -2,9 +2,8 @@
 
 `pagerduty_of(settings)` and `slack_of(settings)` make the senders, which are kept between invocations. Each has
 `is_configured()`, whether its secret exists, and `send(alert, links)`, which returns nothing and raises what
-`schoolbell.notifications.errors` tells apart: `Rejected` (will never pass), `NotNow` (with `retry_after`), `Unwell`
-(may pass later) and of its kinds `Uncertain` (may have passed) and `Refused` (an operator has to put the key or the
-webhook right).
+`schoolbell.gateways.errors` tells apart: `NeverWorks`, `Throttled` (with `retry_after`), and `Unavailable` (may pass
+later) or one of its kinds: `Uncertain` (may have passed), `Misconfigured` (an operator has to put the key right).
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ class Sender(Protocol):
         """Whether there is a secret for it. One that is made later is found at the next call.
 
         Raises:
-            schoolbell.notifications.errors.Refused: there is one, which is not what it should be.
+            schoolbell.gateways.errors.Misconfigured: there is one, which is not what it should be.
         """
 
     def send(self, alert: Alert, links: Mapping[str, str] | None = None) -> None:
@@ -31,5 +30,5 @@ class Sender(Protocol):
             links: addresses of pages that help, by their titles.
 
         Raises:
-            schoolbell.notifications.errors.DeliveryError: one of the kinds told apart there.
+            schoolbell.gateways.errors.GatewayError: one of the kinds told apart there.
         """

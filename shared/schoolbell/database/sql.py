@@ -31,4 +31,4 @@ def statement(module: str, name: str) -> TextClause:
 
 def source(file: Path) -> str:
     """The text of a statement, with what it includes."""
-    return _INCLUDE.sub(lambda include: source(file.with_name(include[1])), file.read_text("utf-8"))
+    return _INCLUDE.sub(lambda include: source(file.parent / include[1]), file.read_text("utf-8"))

@@ -2,7 +2,7 @@
 
 import re
 
-from schoolbell.notifications.errors import Rejected
+from schoolbell.gateways.errors import NeverWorks
 
 LONGEST_SMS = 1_600
 """Characters; of SNS and of Twilio alike."""
@@ -20,7 +20,7 @@ def email_address(address: str) -> str:
     https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_Destination.html
 
     Raises:
-        Rejected: it is none.
+        NeverWorks: it is none.
 
     >>> email_address("ada@bücher.example")
     'ada@xn--bcher-kva.example'
@@ -31,7 +31,7 @@ def email_address(address: str) -> str:
     except UnicodeError:
         domain = ""
     if len(local) > 64 or not _LOCAL.fullmatch(local) or len(domain) > 253 or not _DOMAIN.fullmatch(domain):
-        raise Rejected("the email address is not valid")
+        raise NeverWorks("the email address is not valid")
     return f"{local}@{domain}"
 
 
@@ -39,10 +39,10 @@ def phone_number(number: str) -> str:
     """A telephone number in E.164, e.g. `+4930901820`.
 
     Raises:
-        Rejected: it is none.
+        NeverWorks: it is none.
     """
     if not _PHONE.fullmatch(number):
-        raise Rejected("the telephone number is not in E.164")
+        raise NeverWorks("the telephone number is not in E.164")
     return number
 
 
@@ -50,10 +50,10 @@ def push_token(token: str) -> str:
     """A push token.
 
     Raises:
-        Rejected: it is none.
+        NeverWorks: it is none.
     """
     if not _TOKEN.fullmatch(token):
-        raise Rejected("the push token is not valid")
+        raise NeverWorks("the push token is not valid")
     return token
 
 
@@ -61,11 +61,11 @@ def subject_line(subject: str | None) -> str:
     """The subject of an email: one line, and not empty.
 
     Raises:
-        Rejected: there is none.
+        NeverWorks: there is none.
     """
     line = " ".join((subject or "").split())
     if not line:
-        raise Rejected("the email has no subject")
+        raise NeverWorks("the email has no subject")
     return line
 
 
@@ -73,10 +73,10 @@ def sms_text(text: str) -> str:
     """The text of a text message.
 
     Raises:
-        Rejected: it is empty, or longer than any provider takes.
+        NeverWorks: it is empty, or longer than any provider takes.
     """
     if not text.strip():
-        raise Rejected("the text message is empty")
+        raise NeverWorks("the text message is empty")
     if len(text) > LONGEST_SMS:
-        raise Rejected(f"the text message has {len(text)} characters, more than {LONGEST_SMS}")
+        raise NeverWorks(f"the text message has {len(text)} characters, more than {LONGEST_SMS}")
     return text

@@ -4,8 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from schoolbell import aws
+from schoolbell.gateways.errors import (
+    GatewayError,
+    Misconfigured,
+    NeverWorks,
+    Unavailable,
+    Uncertain,
+    throttled,
+)
 from schoolbell.notifications.calls import AFTER_THROTTLING, as_code
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 
 _THROTTLED = frozenset(
     {
@@ -34,7 +41,7 @@ def asking(
         our_own: an address of ours; an error whose text names it is not about the message.
 
     Raises:
-        DeliveryError: one of the kinds told apart in `schoolbell.notifications.errors`.
+        GatewayError: one of the kinds told apart in `schoolbell.gateways.errors`.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -48,23 +55,23 @@ def asking(
     return answer
 
 
-def _error_of(service: str, error: Any, of_the_message: frozenset[str], our_own: str | None) -> DeliveryError:
+def _error_of(service: str, error: Any, of_the_message: frozenset[str], our_own: str | None) -> GatewayError:
     code = aws.error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     message = f"{service}: {status} {as_code(code)}".rstrip()
     if code in _THROTTLED or status == 429:
-        return NotNow(AFTER_THROTTLING)
+        return throttled(AFTER_THROTTLING)
     if status >= 500:
-        return Uncertain(message) if status == 504 else Unwell(message)
+        return Uncertain(message) if status == 504 else Unavailable(message)
     if code not in of_the_message or (our_own and our_own in str(error)):
-        return Refused(message)
-    return Rejected(message)
+        return Misconfigured(message)
+    return NeverWorks(message)
 
 
-def _unanswered(service: str, error: Exception) -> Unwell:
+def _unanswered(service: str, error: Exception) -> Unavailable:
     from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, NoCredentialsError, SSLError
 
     message = f"{service}: {type(error).__name__}"
     if isinstance(error, ConnectTimeoutError | EndpointConnectionError | NoCredentialsError | SSLError):
-        return Unwell(message)
+        return Unavailable(message)
     return Uncertain(message)

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from schoolbell.gateways.errors import (
+    GatewayError,
+    Misconfigured,
+    NeverWorks,
+    Unavailable,
+    Uncertain,
+    throttled,
+)
 from schoolbell.gateways.https import Answer, Http, NoAnswer, NoConnection, PooledHttp, retry_after
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.secrets import Key, Secret
 
 AFTER_THROTTLING = timedelta(minutes=1)
@@ -58,8 +65,8 @@ class Service[K: Key]:
         """Sends what the key makes of a request. A refused key is read again, and a new one tried, once.
 
         Raises:
-            Refused: there is no key.
-            Unwell: there was no connection.
+            Misconfigured: there is no key.
+            Unavailable: there was no connection.
             Uncertain: there was no answer.
         """
         key = self.secret.current()
@@ -74,17 +81,17 @@ class Service[K: Key]:
         """Sends one request.
 
         Raises:
-            Unwell: there was no connection.
+            Unavailable: there was no connection.
             Uncertain: there was no answer.
         """
         try:
             return self._http.send("POST", request.url, request.headers, request.body)
         except NoConnection as error:
-            raise Unwell(f"{self.name}: {error}") from None
+            raise Unavailable(f"{self.name}: {error}") from None
         except NoAnswer as error:
             raise Uncertain(f"{self.name}: {error}") from None
 
-    def error_of(self, answer: Answer, code: object = None) -> DeliveryError:
+    def error_of(self, answer: Answer, code: object = None) -> GatewayError:
         """What an answer that is no success means, by its status.
 
         Args:
@@ -94,14 +101,14 @@ class Service[K: Key]:
         message = f"{self.name}: {answer.status} {as_code(code)}".rstrip()
         asked = retry_after(answer.headers, self._clock())
         if answer.status == 429:
-            return NotNow(asked or AFTER_THROTTLING)
+            return throttled(asked or AFTER_THROTTLING)
         if answer.status == 504:  # from a gateway, which has handed the request on
             return Uncertain(message, asked)
         if answer.status >= 500 or answer.status == 408:
-            return Unwell(message, asked)
+            return Unavailable(message, asked)
         if answer.status in _OF_THE_MESSAGE:
-            return Rejected(message)
-        return Refused(message)
+            return NeverWorks(message)
+        return Misconfigured(message)
 
     def garbage(self, answer: Answer) -> Uncertain:
         """The error of a success that is not what the service says it answers."""

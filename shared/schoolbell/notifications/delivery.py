@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Row, TextClause
 
+from schoolbell.gateways.errors import GatewayError, Gone, NeverWorks, Throttled, Uncertain
 from schoolbell.jobs import JobContext, dead_letters
 from schoolbell.jobs.dead_letters import DeadLetter
 from schoolbell.jobs.messages import REASON, RECORDED_AS
@@ -19,7 +20,6 @@ from schoolbell.jobs.outbox import body
 from schoolbell.jobs.outcomes import LONGEST_SNOOZE
 from schoolbell.notifications import QUEUE, Priority, statements
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Rejected, Uncertain, Unregistered, Unrenderable
 from schoolbell.notifications.policy import (
     ATTEMPTS,
     RECOVERY,
@@ -36,6 +36,7 @@ from schoolbell.notifications.policy import (
 )
 from schoolbell.notifications.provider_channels import ProviderChannel, provider_channel_of
 from schoolbell.notifications.providers import Outgoing, Provider
+from schoolbell.notifications.templates import Unrenderable
 from schoolbell.resilience.errors import CircuitOpen
 from schoolbell.resilience.rate_limiter import Denied, Permit
 
@@ -274,12 +275,12 @@ class Delivery:
             elif isinstance(error, CircuitOpen):
                 self.circuit_open[sending.route.channel] = error.retry_after
                 self._try_another_route(sending, outcomes)
-            elif isinstance(error, Unregistered):
+            elif isinstance(error, Gone):
                 sending.item.routes.remove(sending.route)
                 outcomes.stale_tokens.append(sending.route.address)
                 self._try_another_route(sending, outcomes)
             else:
-                self._handle_error(sending, _as_delivery_error(self.job, sending, error), outcomes)
+                self._handle_error(sending, _as_gateway_error(self.job, sending, error), outcomes)
         with self.job.transaction() as connection:
             self.counts["sent"] += self._execute(connection, statements.SENT, outcomes.sent)
             self._execute(connection, statements.TRY_AGAIN, outcomes.again)
@@ -296,14 +297,14 @@ class Delivery:
         else:
             outcomes.suppressed.append({"id": str(sending.id), "error": "the device has the application no longer"})
 
-    def _handle_error(self, sending: Sending, error: DeliveryError, outcomes: "Outcomes") -> None:
-        if isinstance(error, NotNow):
+    def _handle_error(self, sending: Sending, error: GatewayError, outcomes: "Outcomes") -> None:
+        if isinstance(error, Throttled):
             self.rate_limited[sending.route.channel] = error.retry_after
         jitter = random.random()  # noqa: S311 - spreads load, keeps no secret
         honours_key = sending.provider_channel.provider.honours_key
         match after(error, sending.attempt, sending.uncertain, jitter, honours_key=honours_key):
             case Fail(reason):
-                is_rejected = isinstance(error, Rejected)
+                is_rejected = isinstance(error, NeverWorks)
                 why = "discarded" if is_rejected else "failed"
                 outcomes.failed.append({"id": str(sending.id), "error": reason, "reason": why})
             case Again(delay, is_attempt, is_uncertain):
@@ -384,8 +385,8 @@ def _why_over(row: Row[Any], provider: Provider) -> str | None:
     return None
 
 
-def _as_delivery_error(job: JobContext, sending: Sending, error: BaseException) -> DeliveryError:
-    if isinstance(error, DeliveryError):
+def _as_gateway_error(job: JobContext, sending: Sending, error: BaseException) -> GatewayError:
+    if isinstance(error, GatewayError):
         return error
     if not isinstance(error, Exception):
         raise error

@@ -9,9 +9,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from schoolbell.database.tables import ERASED_RECIPIENT
+from schoolbell.gateways.errors import GatewayError, Misconfigured, NeverWorks, Throttled, Unavailable, Uncertain
 from schoolbell.notifications import Priority
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.resilience.backoff import Backoff
 
 ATTEMPTS: Final = 5  # source 001
@@ -226,7 +226,7 @@ class Again:
     is_uncertain: bool = False
 
 
-def after(error: DeliveryError, attempt: int, uncertain: int, jitter: float, *, honours_key: bool) -> Again | Fail:
+def after(error: GatewayError, attempt: int, uncertain: int, jitter: float, *, honours_key: bool) -> Again | Fail:
     """What follows an attempt that failed.
 
     Args:
@@ -237,15 +237,15 @@ def after(error: DeliveryError, attempt: int, uncertain: int, jitter: float, *, 
         honours_key: whether the provider would know the message again.
     """
     match error:
-        case Rejected():
+        case NeverWorks():
             return Fail(str(error))
-        case NotNow():
+        case Throttled():
             return Again(error.retry_after, is_attempt=False)
-        case Refused():
+        case Misconfigured():
             return Again(max(RECOVERY, error.retry_after), is_attempt=False)
         case Uncertain() if is_doubtful(uncertain + 1, honours_key=honours_key):
             return Fail(f"may have been accepted {uncertain + 1} times: {error}")
-        case Unwell() if attempt < ATTEMPTS:
+        case Unavailable() if attempt < ATTEMPTS:
             delay = max(RETRY.delay(attempt, jitter), error.retry_after)
             return Again(delay, is_uncertain=isinstance(error, Uncertain))
     return Fail(f"{attempt} attempts: {error}")

@@ -5,8 +5,8 @@ from datetime import timedelta
 from functools import cache
 from typing import Final
 
+from schoolbell.gateways.errors import NeverWorks, Unavailable
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Rejected, Unwell
 from schoolbell.notifications.policy import RECOVERY
 from schoolbell.notifications.providers import Provider, provider_of
 from schoolbell.resilience.circuit import Circuit
@@ -47,8 +47,8 @@ def provider_channel_of(channel: Channel, settings: Settings) -> ProviderChannel
         provider,
         Circuit(
             name,
-            failures=(Unwell,),
-            answers=(Rejected,),
+            failures=(Unavailable,),
+            answers=(NeverWorks,),
             table=settings.resilience_table,
             recovery=RECOVERY,
         ),

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schoolbell import aws
-from schoolbell.notifications.errors import Refused
+from schoolbell.gateways.errors import Misconfigured
 
 PATIENCE = timedelta(seconds=5)
 """A message waits for it."""
@@ -22,7 +22,7 @@ class Key(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class NoSecret(Refused):
+class NoSecret(Misconfigured):
     """The service has not been set up: its secret does not exist."""
 
 
@@ -45,7 +45,7 @@ class Secret[K: Key]:
 
         Raises:
             NoSecret: there is no such secret.
-            Refused: the secret can't be read, or is not what it should be.
+            Misconfigured: the secret can't be read, or is not what it should be.
         """
         with self._reading:
             if self._key is None:
@@ -75,9 +75,9 @@ class Secret[K: Key]:
             code = aws.error_code(error) or type(error).__name__
             if code in _NO_SECRET or (code == "AccessDeniedException" and "KMS" not in str(error)):
                 raise NoSecret(f"{name}: the secret does not exist: {code}") from None
-            raise Refused(f"{name}: the secret can't be read: {code}") from None
+            raise Misconfigured(f"{name}: the secret can't be read: {code}") from None
         try:
             return self._model.model_validate_json(answer.get("SecretString") or "")
         except ValidationError as error:
             fields = ", ".join(str(each["loc"][0]) if each["loc"] else "JSON" for each in error.errors())
-            raise Refused(f"{name}: in the secret, not as it should be: {fields}") from None
+            raise Misconfigured(f"{name}: in the secret, not as it should be: {fields}") from None

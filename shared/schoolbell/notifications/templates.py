@@ -23,11 +23,15 @@ from jinja2 import (
 )
 from jinja2.runtime import Context
 
+from schoolbell.gateways.errors import NeverWorks
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Unrenderable
 
 ZONE = "time_zone"
 """The name in a template's context of the person's time zone."""
+
+
+class Unrenderable(NeverWorks):
+    """The template and the data don't fit: the text names the field, or says that there is no such template."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from schoolbell.alerts.pagerduty import pagerduty_of
 from schoolbell.alerts.run_notices import RunNotice
 from schoolbell.alerts.senders import Sender
 from schoolbell.alerts.slack import slack_of
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
+from schoolbell.gateways.errors import GatewayError, Misconfigured, NeverWorks, Throttled, Unavailable, Uncertain
 from schoolbell.settings import Settings
 from tests.fixtures.services import Services
 
@@ -155,7 +155,7 @@ def test_without_a_secret_it_is_not_configured_until_there_is_one(
     kept = client.get_secret_value(SecretId=secret_id)["SecretString"]
     client.delete_secret(SecretId=secret_id, ForceDeleteWithoutRecovery=True)
     assert not sender(name, settings).is_configured()
-    with pytest.raises(Refused, match="does not exist"):
+    with pytest.raises(Misconfigured, match="does not exist"):
         sender(name, settings).send(alert())
     client.create_secret(Name=secret_id, SecretString=kept)
     assert sender(name, settings).is_configured()
@@ -176,7 +176,7 @@ def test_without_a_secret_it_is_not_configured_by_aws_words_either(
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", call)
     if is_configured:
-        with pytest.raises(Refused, match="AccessDeniedException"):
+        with pytest.raises(Misconfigured, match="AccessDeniedException"):
             sender(name, settings).is_configured()
     else:
         assert not sender(name, settings).is_configured()
@@ -194,7 +194,7 @@ def test_a_secret_that_is_not_as_it_should_be_is_refused_without_repeating_it(
     services: Services, settings: Settings, name: str, fields: dict[str, str]
 ) -> None:
     services.set_key(name, **fields)
-    with pytest.raises(Refused, match=r"routing_key|webhook_url") as refused:
+    with pytest.raises(Misconfigured, match=r"routing_key|webhook_url") as refused:
         sender(name, settings).send(alert())
     assert "example.com" not in str(refused.value)
 
@@ -203,26 +203,26 @@ def test_a_secret_that_is_not_as_it_should_be_is_refused_without_repeating_it(
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ({"status": 429, "retry_after": 42}, NotNow),
-        ({"status": 500}, Unwell),
-        ({"status": 503}, Unwell),
+        ({"status": 429, "retry_after": 42}, Throttled),
+        ({"status": 500}, Unavailable),
+        ({"status": 503}, Unavailable),
         ({"status": 504}, Uncertain),
-        ({"status": 400}, Rejected),
+        ({"status": 400}, NeverWorks),
         ({"disconnect": True}, Uncertain),
         ({"disconnect": True, "effect": True}, Uncertain),
         ({"garbage": True}, Uncertain),
-        ({"status": 403}, Refused),
+        ({"status": 403}, Misconfigured),
     ],
     ids=str,
 )
 def test_failures_are_told_apart(
-    services: Services, settings: Settings, name: str, fault: dict[str, int], kind: type[DeliveryError]
+    services: Services, settings: Settings, name: str, fault: dict[str, int], kind: type[GatewayError]
 ) -> None:
     services.fail(name, **fault)
-    with pytest.raises(DeliveryError) as raised:
+    with pytest.raises(GatewayError) as raised:
         sender(name, settings).send(alert())
     assert type(raised.value) is kind
-    if isinstance(raised.value, NotNow):
+    if isinstance(raised.value, Throttled):
         assert raised.value.retry_after == timedelta(seconds=42)
     assert keys.ROUTING_KEY not in str(raised.value)
     assert keys.WEBHOOK not in str(raised.value)
@@ -240,7 +240,7 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(services: Services, set
 def test_nobody_there_is_no_answer_that_could_have_been_lost(services: Services, settings: Settings, name: str) -> None:
     nowhere = settings.model_copy(update={"pagerduty_url": "http://127.0.0.1:9"})
     services.set_key("slack", webhook_url="http://127.0.0.1:9/services/T/B/x")
-    with pytest.raises(Unwell) as unwell:
+    with pytest.raises(Unavailable) as unwell:
         sender(name, nowhere).send(alert())
     assert not isinstance(unwell.value, Uncertain)
 
@@ -264,5 +264,5 @@ def test_a_key_that_was_replaced_is_read_again(
 
 def test_a_webhook_that_is_gone_is_for_an_operator_to_mend(services: Services, settings: Settings) -> None:
     services.revoke(keys.WEBHOOK)
-    with pytest.raises(Refused, match="slack: 404 no_service"):
+    with pytest.raises(Misconfigured, match="slack: 404 no_service"):
         slack_of(settings).send(alert())

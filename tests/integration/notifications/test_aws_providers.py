@@ -21,8 +21,8 @@ from moto.sns.models import sns_backends
 from local.sandbox.server import Sandbox, serving
 from local.sandbox.world import Fault
 from schoolbell import aws as clients
+from schoolbell.gateways.errors import GatewayError, Misconfigured, NeverWorks, Throttled, Unavailable, Uncertain
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.providers import Outgoing, provider_of
 from schoolbell.settings import Settings
 
@@ -60,9 +60,9 @@ def refusal(code: str, status: int = 400, text: str = "ada@example.org, +4930901
     )
 
 
-def raised(message: Outgoing, settings: Settings) -> DeliveryError:
+def raised(message: Outgoing, settings: Settings) -> GatewayError:
     """What sending ends in; it names nobody."""
-    with pytest.raises(DeliveryError) as error:
+    with pytest.raises(GatewayError) as error:
         provider_of(message.channel, settings).send(message)
     assert not [part for part in ("ada", "Ada", "+49", SENDER) if part in repr(error.value)]
     return error.value
@@ -127,33 +127,33 @@ def test_what_cannot_be_right_is_rejected_without_asking(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, message: Outgoing
 ) -> None:
     with answering(monkeypatch, AssertionError("asked")):
-        assert type(raised(message, settings)) is Rejected
+        assert type(raised(message, settings)) is NeverWorks
 
 
 @pytest.mark.parametrize(
     ("message", "code", "status", "kind"),
     [
-        (EMAIL, "MessageRejected", 400, Rejected),
-        (EMAIL, "BadRequestException", 400, Rejected),
-        (EMAIL, "ValidationException", 400, Rejected),
-        (EMAIL, "TooManyRequestsException", 429, NotNow),
-        (EMAIL, "ThrottlingException", 400, NotNow),
-        (EMAIL, "LimitExceededException", 400, NotNow),
-        (EMAIL, "AccountSuspendedException", 400, Refused),
-        (EMAIL, "SendingPausedException", 400, Refused),
-        (EMAIL, "MailFromDomainNotVerifiedException", 400, Refused),
-        (EMAIL, "NotFoundException", 404, Refused),
-        (EMAIL, "AccessDeniedException", 403, Refused),
-        (EMAIL, "InternalServiceError", 500, Unwell),
-        (EMAIL, "ServiceUnavailable", 503, Unwell),
+        (EMAIL, "MessageRejected", 400, NeverWorks),
+        (EMAIL, "BadRequestException", 400, NeverWorks),
+        (EMAIL, "ValidationException", 400, NeverWorks),
+        (EMAIL, "TooManyRequestsException", 429, Throttled),
+        (EMAIL, "ThrottlingException", 400, Throttled),
+        (EMAIL, "LimitExceededException", 400, Throttled),
+        (EMAIL, "AccountSuspendedException", 400, Misconfigured),
+        (EMAIL, "SendingPausedException", 400, Misconfigured),
+        (EMAIL, "MailFromDomainNotVerifiedException", 400, Misconfigured),
+        (EMAIL, "NotFoundException", 404, Misconfigured),
+        (EMAIL, "AccessDeniedException", 403, Misconfigured),
+        (EMAIL, "InternalServiceError", 500, Unavailable),
+        (EMAIL, "ServiceUnavailable", 503, Unavailable),
         (EMAIL, "GatewayTimeout", 504, Uncertain),
-        (SMS, "InvalidParameter", 400, Rejected),
-        (SMS, "ParameterValueInvalid", 400, Rejected),
-        (SMS, "OptedOut", 400, Rejected),
-        (SMS, "Throttling", 400, NotNow),
-        (SMS, "KMSThrottling", 400, NotNow),
-        (SMS, "AuthorizationError", 403, Refused),
-        (SMS, "InternalError", 500, Unwell),
+        (SMS, "InvalidParameter", 400, NeverWorks),
+        (SMS, "ParameterValueInvalid", 400, NeverWorks),
+        (SMS, "OptedOut", 400, NeverWorks),
+        (SMS, "Throttling", 400, Throttled),
+        (SMS, "KMSThrottling", 400, Throttled),
+        (SMS, "AuthorizationError", 403, Misconfigured),
+        (SMS, "InternalError", 500, Unavailable),
     ],
 )
 def test_error_codes_are_told_apart(
@@ -162,7 +162,7 @@ def test_error_codes_are_told_apart(
     message: Outgoing,
     code: str,
     status: int,
-    kind: type[DeliveryError],
+    kind: type[GatewayError],
 ) -> None:
     with answering(monkeypatch, refusal(code, status)):
         assert type(raised(message, settings)) is kind
@@ -173,15 +173,15 @@ def test_a_sender_that_ses_has_not_verified_is_no_fault_of_the_message(
 ) -> None:
     text = f"Email address is not verified. The following identities failed the check: {SENDER}"
     with answering(monkeypatch, refusal("MessageRejected", text=text)):
-        assert type(raised(EMAIL, settings)) is Refused
+        assert type(raised(EMAIL, settings)) is Misconfigured
 
 
 @pytest.mark.parametrize("message", [EMAIL, SMS])
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ConnectTimeoutError(endpoint_url="https://x"), Unwell),
-        (EndpointConnectionError(endpoint_url="https://x"), Unwell),
+        (ConnectTimeoutError(endpoint_url="https://x"), Unavailable),
+        (EndpointConnectionError(endpoint_url="https://x"), Unavailable),
         (ReadTimeoutError(endpoint_url="https://x"), Uncertain),
         (ConnectionClosedError(endpoint_url="https://x"), Uncertain),
     ],
@@ -192,7 +192,7 @@ def test_no_connection_is_told_from_no_answer(
     monkeypatch: pytest.MonkeyPatch,
     message: Outgoing,
     error: Exception,
-    kind: type[DeliveryError],
+    kind: type[GatewayError],
 ) -> None:
     with answering(monkeypatch, error):
         assert type(raised(message, settings)) is kind
@@ -220,6 +220,6 @@ def test_a_call_is_made_once_and_given_up_in_time(
         sandbox.store.world.faults.append(Fault(**fault))
         error = raised(message, hasty)
         clients.forget_clients()
-    assert isinstance(error, Unwell)
+    assert isinstance(error, Unavailable)
     assert isinstance(error, Uncertain) or "status" in fault
     assert sandbox.store.world.requests.total() == 1  # botocore would make it up to five times

@@ -9,16 +9,8 @@ from botocore.exceptions import ClientError
 
 from local.sandbox import keys
 from schoolbell import aws
+from schoolbell.gateways.errors import GatewayError, Gone, Misconfigured, NeverWorks, Throttled, Unavailable, Uncertain
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import (
-    DeliveryError,
-    NotNow,
-    Refused,
-    Rejected,
-    Uncertain,
-    Unregistered,
-    Unwell,
-)
 from schoolbell.notifications.providers import Outgoing, Provider, provider_of
 from schoolbell.settings import Settings
 from tests.fixtures.services import Services
@@ -56,9 +48,9 @@ def message(service: str, **fields: Any) -> Outgoing:
     return replace(usual, **fields)
 
 
-def raised(service: str, settings: Settings, sent: Outgoing | None = None) -> DeliveryError:
+def raised(service: str, settings: Settings, sent: Outgoing | None = None) -> GatewayError:
     """What sending ends in; it names nobody."""
-    with pytest.raises(DeliveryError) as error:
+    with pytest.raises(GatewayError) as error:
         provider(service, settings).send(sent or message(service))
     assert not [part for part in PERSONAL if part in repr(error.value)]
     return error.value
@@ -132,7 +124,7 @@ def test_an_urgent_push_message_wakes_the_device(services: Services, settings: S
 def test_an_address_that_cannot_be_right_is_rejected_without_asking(
     services: Services, settings: Settings, service: str, address: str
 ) -> None:
-    assert type(raised(service, settings, message(service, address=address))) is Rejected
+    assert type(raised(service, settings, message(service, address=address))) is NeverWorks
     assert services.requests().get(f"{service} mail.send") is None
     assert services.sent(service) == []
 
@@ -149,23 +141,23 @@ def test_an_address_that_cannot_be_right_is_rejected_without_asking(
     ],
 )
 def test_a_message_that_can_never_pass_is_rejected(settings: Settings, service: str, fields: dict[str, Any]) -> None:
-    assert type(raised(service, settings, message(service, **fields))) is Rejected
+    assert type(raised(service, settings, message(service, **fields))) is NeverWorks
 
 
 @each_service
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ({"status": 429, "retry_after": 42}, NotNow),
-        ({"status": 429}, NotNow),
-        ({"status": 500}, Unwell),
-        ({"status": 503, "retry_after": 7}, Unwell),
+        ({"status": 429, "retry_after": 42}, Throttled),
+        ({"status": 429}, Throttled),
+        ({"status": 500}, Unavailable),
+        ({"status": 503, "retry_after": 7}, Unavailable),
         ({"status": 504}, Uncertain),
-        ({"status": 400}, Rejected),
-        ({"status": 413}, Rejected),
-        ({"status": 404}, Refused),
-        ({"status": 405}, Refused),
-        ({"status": 401}, Refused),
+        ({"status": 400}, NeverWorks),
+        ({"status": 413}, NeverWorks),
+        ({"status": 404}, Misconfigured),
+        ({"status": 405}, Misconfigured),
+        ({"status": 401}, Misconfigured),
         ({"disconnect": True}, Uncertain),
         ({"disconnect": True, "effect": True}, Uncertain),
         ({"garbage": True}, Uncertain),
@@ -173,13 +165,13 @@ def test_a_message_that_can_never_pass_is_rejected(settings: Settings, service: 
     ids=str,
 )
 def test_failures_are_told_apart(
-    services: Services, settings: Settings, service: str, fault: dict[str, int], kind: type[DeliveryError]
+    services: Services, settings: Settings, service: str, fault: dict[str, int], kind: type[GatewayError]
 ) -> None:
     services.fail(service, **fault)
     error = raised(service, settings)
     assert type(error) is kind
-    if isinstance(error, NotNow | Unwell):
-        default = 60 if isinstance(error, NotNow) else 0
+    if isinstance(error, Throttled | Unavailable):
+        default = 60 if isinstance(error, Throttled) else 0
         assert error.retry_after == timedelta(seconds=fault.get("retry_after", default))
 
 
@@ -214,7 +206,7 @@ def test_a_provider_has_five_seconds(settings: Settings) -> None:
 )
 def test_where_nobody_is_nothing_can_have_been_sent(settings: Settings, service: str, setting: str) -> None:
     error = raised(service, settings.model_copy(update={setting: "http://127.0.0.1:9"}))
-    assert type(error) is Unwell
+    assert type(error) is Unavailable
 
 
 @pytest.mark.parametrize(
@@ -234,7 +226,7 @@ def test_without_a_secret_it_is_for_an_operator_to_mend(settings: Settings, serv
         SecretId=settings.provider_secret(service), ForceDeleteWithoutRecovery=True
     )
     error = raised(service, settings)
-    assert isinstance(error, Refused)
+    assert isinstance(error, Misconfigured)
     assert str(error) == f"{service}: the secret does not exist: ResourceNotFoundException"
 
 
@@ -251,7 +243,7 @@ def test_a_secret_that_cannot_be_read_is_for_an_operator_to_mend(
 
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", call)
     error = raised(service, settings)
-    assert type(error) is Refused
+    assert type(error) is Misconfigured
     assert str(error) == f"{service}: the secret can't be read: AccessDeniedException"
 
 
@@ -262,7 +254,7 @@ def test_a_secret_that_lacks_a_field_is_refused_by_the_fields_name(
     services.set_key(service, project_id="p")
     field = {"sendgrid": "api_key", "twilio": "account_sid", "fcm": "client_email"}[service]
     error = raised(service, settings)
-    assert isinstance(error, Refused)
+    assert isinstance(error, Misconfigured)
     assert field in str(error)
 
 
@@ -309,7 +301,7 @@ def test_a_key_that_was_revoked_is_for_an_operator_to_mend(
     services.revoke(
         {"sendgrid": keys.SENDGRID, "twilio": keys.TWILIO_ACCOUNT, "fcm": old["fcm"]["client_email"]}[service]
     )
-    assert type(raised(service, settings)) is Refused
+    assert type(raised(service, settings)) is Misconfigured
 
 
 # ---- SendGrid
@@ -317,7 +309,7 @@ def test_a_key_that_was_revoked_is_for_an_operator_to_mend(
 
 def test_a_sender_that_sendgrid_does_not_know_is_no_fault_of_the_message(settings: Settings) -> None:
     for sender in ("school@unverified.example.com", "none"):
-        assert type(raised("sendgrid", settings.model_copy(update={"email_from": sender}))) is Refused
+        assert type(raised("sendgrid", settings.model_copy(update={"email_from": sender}))) is Misconfigured
 
 
 def test_sendgrids_own_header_says_when_it_takes_more(
@@ -330,7 +322,7 @@ def test_sendgrids_own_header_says_when_it_takes_more(
     monkeypatch.setattr(sendgrid, "fault", lambda *_: limited)
     services.fail("sendgrid", status=429)
     error = raised("sendgrid", settings)
-    assert isinstance(error, NotNow)
+    assert isinstance(error, Throttled)
     assert timedelta(seconds=2_900) < error.retry_after <= timedelta(seconds=3_000)
 
 
@@ -360,15 +352,15 @@ def test_a_mail_that_was_only_looked_at_was_not_sent(
 )
 def test_a_number_that_cannot_be_reached_is_rejected(settings: Settings, number: str, code: int) -> None:
     error = raised("twilio", settings, message("twilio", address=number))
-    assert type(error) is Rejected
+    assert type(error) is NeverWorks
     assert str(code) in str(error)
 
 
 @pytest.mark.parametrize(
-    ("sender", "kind"), [("+15005550001", Refused), ("+15005550007", Refused), ("+15005550008", NotNow)]
+    ("sender", "kind"), [("+15005550001", Misconfigured), ("+15005550007", Misconfigured), ("+15005550008", Throttled)]
 )
 def test_a_sender_that_twilio_does_not_take_is_no_fault_of_the_message(
-    services: Services, settings: Settings, sender: str, kind: type[DeliveryError]
+    services: Services, settings: Settings, sender: str, kind: type[GatewayError]
 ) -> None:
     services.set_key("twilio", account_sid=keys.TWILIO_ACCOUNT, auth_token="x", sender=sender)
     assert type(raised("twilio", settings)) is kind
@@ -379,33 +371,33 @@ def test_a_sender_that_twilio_does_not_take_is_no_fault_of_the_message(
 
 def test_a_device_without_the_application_is_told_apart(services: Services, settings: Settings) -> None:
     services.ask("POST", "unregister", {"token": ADDRESSES["fcm"]})
-    assert type(raised("fcm", settings)) is Unregistered
+    assert type(raised("fcm", settings)) is Gone
 
 
 def test_a_device_of_another_sender_is_rejected(settings: Settings) -> None:
     error = raised("fcm", settings, message("fcm", address="foreign:token-of-another-project"))
-    assert type(error) is Rejected
+    assert type(error) is NeverWorks
     assert "SENDER_ID_MISMATCH" in str(error)
 
 
 def test_a_project_that_is_not_there_makes_no_device_forgotten(services: Services, settings: Settings) -> None:
     services.set_key("fcm", **{**keys.keys(services.url)["fcm"], "project_id": "another"})
-    assert type(raised("fcm", settings)) is Refused
+    assert type(raised("fcm", settings)) is Misconfigured
     services.fail("fcm", status=404)
-    assert type(raised("fcm", settings)) is Refused
+    assert type(raised("fcm", settings)) is Misconfigured
 
 
 def test_a_spent_quota_waits(services: Services, settings: Settings) -> None:
     services.fail("fcm", status=429, reason="QUOTA_EXCEEDED", retry_after=90)
     error = raised("fcm", settings)
-    assert isinstance(error, NotNow)
+    assert isinstance(error, Throttled)
     assert error.retry_after == timedelta(seconds=90)
 
 
 def test_a_wrong_certificate_of_apples_waits_for_an_operator(services: Services, settings: Settings) -> None:
     services.fail("fcm", status=401, reason="THIRD_PARTY_AUTH_ERROR")
     error = raised("fcm", settings)
-    assert isinstance(error, Refused)
+    assert isinstance(error, Misconfigured)
     assert error.retry_after == timedelta(minutes=15)
     assert services.requests()["token"] == 1
 
@@ -427,17 +419,17 @@ def test_a_token_that_ended_before_its_time_is_renewed(services: Services, setti
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ({"status": 429, "retry_after": 42}, NotNow),
-        ({"status": 503}, Unwell),
-        ({"status": 504}, Unwell),
-        ({"disconnect": True}, Unwell),
-        ({"garbage": True}, Unwell),
-        ({"status": 400}, Refused),
+        ({"status": 429, "retry_after": 42}, Throttled),
+        ({"status": 503}, Unavailable),
+        ({"status": 504}, Unavailable),
+        ({"disconnect": True}, Unavailable),
+        ({"garbage": True}, Unavailable),
+        ({"status": 400}, Misconfigured),
     ],
     ids=str,
 )
 def test_without_a_token_nothing_can_have_been_sent(
-    services: Services, settings: Settings, fault: dict[str, int], kind: type[DeliveryError]
+    services: Services, settings: Settings, fault: dict[str, int], kind: type[GatewayError]
 ) -> None:
     services.ask("POST", "faults", {"path": "^/token", **fault})
     assert type(raised("fcm", settings)) is kind

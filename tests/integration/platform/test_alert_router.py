@@ -432,7 +432,7 @@ def test_a_run_that_slack_did_not_take_is_told_later_or_dead(
     for attempt in range(1, 6):
         assert perform(handler, run(), attempt=attempt).failed == [0]
     (letter,) = stored(dead_letters)
-    assert (letter.job, letter.reason, letter.error) == (JOB, "failed", "Unwell: slack: 500 rollup_error")
+    assert (letter.job, letter.reason, letter.error) == (JOB, "failed", "Unavailable: slack: 500 rollup_error")
     assert perform(handler, run()).failed == [0]
     assert perform(handler, run(), attempt=2).failed == []
     assert told() == (0, 1)

@@ -15,10 +15,10 @@ from functions.platform.notification_delivery.app import handler
 from schoolbell import aws as clients
 from schoolbell.database import Database
 from schoolbell.domains.platform.schema import dead_letters, notifications, push_tokens
+from schoolbell.gateways.errors import Gone, Misconfigured, NeverWorks, Unavailable, Uncertain, throttled
 from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
 from schoolbell.notifications.delivery import ENOUGH_TIME
-from schoolbell.notifications.errors import NotNow, Refused, Rejected, Uncertain, Unregistered, Unwell
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN, Circuit
 from tests.conftest import Queues
@@ -60,7 +60,7 @@ def snoozed(queue: str = NORMAL) -> int:
 
 def shut(provider: Any, deliver: Deliver, make: Make) -> None:
     """Opens a provider's circuit."""
-    provider.answers += [Unwell("500")] * FAILURES_TO_OPEN
+    provider.answers += [Unavailable("500")] * FAILURES_TO_OPEN
     rows = [make.to_deliver(channel=str(provider.channel), recipient=_literal(provider.channel)) for _ in range(5)]
     deliver(*rows, queue=LOW)
     assert not provider.answers
@@ -299,7 +299,7 @@ def test_a_rejected_message_is_not_tried_again(
     stored: Stored,
     now_of: Callable[[Row[Any]], Row[Any]],
 ) -> None:
-    providers[EMAIL].answers = [Rejected("fake: 400 MessageRejected")]
+    providers[EMAIL].answers = [NeverWorks("fake: 400 MessageRejected")]
     row = make.to_deliver()
     deliver(row)
     assert (now_of(row).status, now_of(row).error) == ("failed", "fake: 400 MessageRejected")
@@ -325,7 +325,7 @@ def test_five_attempts_and_then_a_dead_letter(
 
     def fail_one(message: Outgoing) -> None:
         if message.address == row.recipient:
-            raise Unwell("fake: 503")
+            raise Unavailable("fake: 503")
 
     providers[EMAIL].before = fail_one
     for attempt in range(1, 6):
@@ -349,7 +349,7 @@ def test_a_batch_half_sent_does_not_send_its_first_half_again(
 
     def refuse_half(message: Any) -> None:
         if message.address[8] in "4567":
-            raise NotNow(timedelta(seconds=3))
+            raise throttled(timedelta(seconds=3))
 
     providers[EMAIL].before = refuse_half
     deliver(*rows)
@@ -363,7 +363,7 @@ def test_a_batch_half_sent_does_not_send_its_first_half_again(
 def test_no_attempt_is_counted_when_the_provider_takes_no_more(
     deliver: Deliver, make: Make, providers: Providers, now: datetime, now_of: Callable[[Row[Any]], Row[Any]]
 ) -> None:
-    providers[EMAIL].answers = [NotNow(timedelta(seconds=7))]
+    providers[EMAIL].answers = [throttled(timedelta(seconds=7))]
     row = make.to_deliver()
     deliver(row)
     assert (now_of(row).status, now_of(row).attempts) == ("queued", 0)
@@ -374,7 +374,7 @@ def test_no_attempt_is_counted_when_the_provider_takes_no_more(
 def test_a_provider_that_takes_no_more_until_tomorrow_occupies_no_message(
     deliver: Deliver, make: Make, providers: Providers, now: datetime, now_of: Callable[[Row[Any]], Row[Any]]
 ) -> None:
-    providers[EMAIL].answers = [NotNow(timedelta(hours=20))]
+    providers[EMAIL].answers = [throttled(timedelta(hours=20))]
     row = make.to_deliver()
     deliver(row)
     assert (now_of(row).scheduled_for, now_of(row).handed_over_at) == (now + timedelta(hours=20), None)
@@ -384,7 +384,7 @@ def test_a_provider_that_takes_no_more_until_tomorrow_occupies_no_message(
 def test_a_wrong_key_of_ours_costs_no_attempt(
     deliver: Deliver, make: Make, providers: Providers, now_of: Callable[[Row[Any]], Row[Any]]
 ) -> None:
-    providers[EMAIL].answers = [Refused("fake: 401")]
+    providers[EMAIL].answers = [Misconfigured("fake: 401")]
     row = make.to_deliver()
     deliver(row)
     assert (now_of(row).status, now_of(row).attempts, now_of(row).error) == ("queued", 0, "fake: 401")
@@ -522,7 +522,7 @@ def test_what_the_provider_has_accepted_is_sent_whatever_others_made_of_it_meanw
     assert now_of(row).status == "sent"
 
 
-@pytest.mark.parametrize("error", [Rejected("fake: 400"), Unwell("fake: 500")], ids=str)
+@pytest.mark.parametrize("error", [NeverWorks("fake: 400"), Unavailable("fake: 500")], ids=str)
 def test_what_another_invocation_took_over_is_its_own_when_this_ones_call_fails_late(
     deliver: Deliver,
     make: Make,
@@ -558,8 +558,8 @@ def test_an_open_circuit_is_tried_again_after_thirty_seconds(
 
 
 def test_a_rejected_message_says_that_the_provider_is_well(deliver: Deliver, make: Make, providers: Providers) -> None:
-    few = [Unwell("fake: 500")] * (FAILURES_TO_OPEN - 1)
-    for answer in [*few, Rejected("fake: 400"), *few, None]:
+    few = [Unavailable("fake: 500")] * (FAILURES_TO_OPEN - 1)
+    for answer in [*few, NeverWorks("fake: 400"), *few, None]:
         providers[EMAIL].answers = [answer]
         deliver(make.to_deliver())
     assert len(providers[EMAIL].accepted) == 1
@@ -649,7 +649,7 @@ def test_an_urgent_one_does_not_fall_back_to_what_the_person_does_not_want(
 def test_a_circuit_that_opens_in_the_middle_sends_the_rest_by_the_other_channel(
     deliver: Deliver, make: Make, providers: Providers, stored: Stored
 ) -> None:
-    providers[EMAIL].answers = [Unwell("fake: 500")] * 1_000
+    providers[EMAIL].answers = [Unavailable("fake: 500")] * 1_000
     rows = [make.to_deliver(make.student(phone=f"+336123456{number:02}"), priority="high") for number in range(70)]
     deliver(*rows, queue=HIGH)
     after = stored(notifications)
@@ -692,7 +692,7 @@ def test_a_device_that_is_gone_is_forgotten_and_the_next_one_tried(
     student = make.student()
     make.push_token(student, "new", last_seen_at=now)
     make.push_token(student, "old", last_seen_at=now - timedelta(days=9))
-    providers[PUSH].answers = [Unregistered("fake: UNREGISTERED")]
+    providers[PUSH].answers = [Gone("fake: UNREGISTERED")]
     row = make.to_deliver(student, channel="push")
     deliver(row)
     assert providers[PUSH].addresses == ["old"]
@@ -706,7 +706,7 @@ def test_without_a_device_left_a_push_message_is_passed_over(
 ) -> None:
     student = make.student()
     make.push_token(student)
-    providers[PUSH].answers = [Unregistered("fake: UNREGISTERED")]
+    providers[PUSH].answers = [Gone("fake: UNREGISTERED")]
     row = make.to_deliver(student, channel="push")
     deliver(row)
     assert (now_of(row).status, now_of(row).error) == ("suppressed", "the device has the application no longer")

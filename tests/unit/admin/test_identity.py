@@ -16,10 +16,10 @@ from local.sandbox import oidc
 from local.sandbox.server import Sandbox, serving
 from schoolbell.admin.identity import (
     LOOK_AGAIN_AFTER,
+    Denied,
     Forbidden,
     Issuer,
     IssuerAway,
-    Refused,
     has_role,
     is_for,
 )
@@ -109,7 +109,7 @@ def test_a_token_of_the_issuer_with_the_role_is_taken(issuer: Issuer, url: str) 
     ids=str,
 )
 def test_a_token_that_is_not_right_is_refused(issuer: Issuer, url: str, claims: dict[str, Any]) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Denied) as refused:
         issuer.operator(oidc.token(url, from_now(claims)))
     assert not isinstance(refused.value, Forbidden)
 
@@ -165,10 +165,10 @@ def claims_of(url: str) -> dict[str, Any]:
 
 def test_an_unsigned_token_is_refused(issuer: Issuer, url: str) -> None:
     unsigned = jwt.encode(claims_of(url), "", "none", {"kid": oidc.key_id()})
-    with pytest.raises(Refused, match="algorithm"):
+    with pytest.raises(Denied, match="algorithm"):
         issuer.operator(unsigned)
     head, body, _ = oidc.token(url, {}).split(".")
-    with pytest.raises(Refused):
+    with pytest.raises(Denied):
         issuer.operator(f"{head}.{body}.")
 
 
@@ -184,36 +184,36 @@ def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer: Issue
 
     signed = part({"alg": "HS256", "typ": "JWT", "kid": oidc.key_id()}) + b"." + part(claims_of(url))
     signature = base64.urlsafe_b64encode(hmac.digest(pem, signed, "sha256")).rstrip(b"=")
-    with pytest.raises(Refused, match="algorithm"):
+    with pytest.raises(Denied, match="algorithm"):
         issuer.operator(f"{signed.decode()}.{signature.decode()}")
 
 
 def test_a_key_of_somebody_else_is_refused_also_under_the_issuers_key_id(issuer: Issuer, url: str) -> None:
     other = rsa.generate_private_key(65_537, 2_048)
-    with pytest.raises(Refused, match="InvalidSignature"):
+    with pytest.raises(Denied, match="InvalidSignature"):
         issuer.operator(jwt.encode(claims_of(url), other, "RS256", {"kid": oidc.key_id()}))
     curve = ec.generate_private_key(ec.SECP256R1())
-    with pytest.raises(Refused, match="unknown key"):  # the issuer's key of that id is of another kind
+    with pytest.raises(Denied, match="unknown key"):  # the issuer's key of that id is of another kind
         issuer.operator(jwt.encode(claims_of(url), curve, "ES256", {"kid": oidc.key_id()}))
 
 
 @pytest.mark.parametrize("kid", [None, "another"])
 def test_a_key_id_that_the_issuer_does_not_have_is_refused(issuer: Issuer, url: str, kid: str | None) -> None:
     headers = {"kid": kid} if kid else None
-    with pytest.raises(Refused, match="key"):
+    with pytest.raises(Denied, match="key"):
         issuer.operator(jwt.encode(claims_of(url), oidc.signing_key(), "RS256", headers))
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "..", "é" * 20, "x" * 100_000])
 def test_what_is_no_token_is_refused(issuer: Issuer, token: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Denied):
         issuer.operator(token)
 
 
 def test_an_answer_to_another_login_is_refused(issuer: Issuer, url: str) -> None:
-    with pytest.raises(Refused, match="nonce"):
+    with pytest.raises(Denied, match="nonce"):
         issuer.operator(oidc.token(url, {"nonce": "another"}), nonce="ours")
-    with pytest.raises(Refused, match="nonce"):
+    with pytest.raises(Denied, match="nonce"):
         issuer.operator(oidc.token(url, {}), nonce="ours")
 
 
@@ -233,11 +233,11 @@ def test_made_up_key_ids_do_not_make_us_ask_all_the_time(issuer: Issuer, url: st
     issuer.operator(oidc.token(url, {}))
     made_up = jwt.encode(claims_of(url), oidc.signing_key(), "RS256", {"kid": "made-up"})
     for _ in range(5):
-        with pytest.raises(Refused):
+        with pytest.raises(Denied):
             issuer.operator(made_up)
     assert line.asked.count("keys") == 1
     clock.now += LOOK_AGAIN_AFTER + timedelta(seconds=1)  # a key may be new
-    with pytest.raises(Refused):
+    with pytest.raises(Denied):
         issuer.operator(made_up)
     assert line.asked.count("keys") == 2
 
@@ -291,5 +291,5 @@ def test_metadata_of_another_issuer_or_keys_without_tls_are_not_used(
 def test_keys_that_are_not_for_signing_are_not_used(issuer: Issuer, url: str, line: Line) -> None:
     keys = [{**key, "use": "enc"} for key in oidc.keys()["keys"]]
     line.instead["keys"] = Answer(200, {}, json.dumps({"keys": keys}).encode())
-    with pytest.raises(Refused, match="unknown key"):
+    with pytest.raises(Denied, match="unknown key"):
         issuer.operator(oidc.token(url, {}))

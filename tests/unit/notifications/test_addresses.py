@@ -2,8 +2,8 @@
 
 import pytest
 
+from schoolbell.gateways.errors import NeverWorks
 from schoolbell.notifications.addresses import email_address, phone_number, push_token, sms_text, subject_line
-from schoolbell.notifications.errors import Rejected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_takes_addresses_of_emails(address: str, sent_to: str) -> None:
     ],
 )
 def test_refuses_what_is_no_address(address: str) -> None:
-    with pytest.raises(Rejected) as rejected:
+    with pytest.raises(NeverWorks) as rejected:
         email_address(address)
     assert str(rejected.value) == "the email address is not valid"
 
@@ -76,7 +76,7 @@ def test_takes_numbers_in_e164(number: str) -> None:
     ],
 )
 def test_refuses_other_numbers(number: str) -> None:
-    with pytest.raises(Rejected) as rejected:
+    with pytest.raises(NeverWorks) as rejected:
         phone_number(number)
     assert str(rejected.value) == "the telephone number is not in E.164"
 
@@ -88,19 +88,19 @@ def test_takes_push_tokens(token: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "short", "with a space in it", "a" * 4_097, "line\nbreaks-here"])
 def test_refuses_what_is_no_push_token(token: str) -> None:
-    with pytest.raises(Rejected, match="the push token is not valid"):
+    with pytest.raises(NeverWorks, match="the push token is not valid"):
         push_token(token)
 
 
 def test_a_subject_is_one_line() -> None:
     assert subject_line(" Your\r\nBcc: lesson ") == "Your Bcc: lesson"
     for nothing in (None, "", " \n"):
-        with pytest.raises(Rejected, match="subject"):
+        with pytest.raises(NeverWorks, match="subject"):
             subject_line(nothing)
 
 
 def test_a_text_message_has_a_text_that_fits() -> None:
     assert sms_text("x" * 1_600)
     for text in ("", "\n", "x" * 1_601):
-        with pytest.raises(Rejected, match="text message"):
+        with pytest.raises(NeverWorks, match="text message"):
             sms_text(text)

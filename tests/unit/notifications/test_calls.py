@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from schoolbell.gateways.errors import GatewayError, Misconfigured, NeverWorks, Throttled, Unavailable, Uncertain
 from schoolbell.gateways.https import Answer
 from schoolbell.notifications.calls import Service, as_code, json_of
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected, Uncertain, Unwell
 from schoolbell.notifications.secrets import Key, Secret
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -25,28 +25,28 @@ SERVICE = Service("post", Secret("nothing", Key), Nobody(), clock=lambda: NOW)
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (301, Refused),
-        (302, Refused),
-        (400, Rejected),
-        (401, Refused),
-        (402, Refused),
-        (403, Refused),
-        (404, Refused),
-        (405, Refused),
-        (408, Unwell),
-        (410, Refused),
-        (413, Rejected),
-        (415, Refused),
-        (422, Rejected),
-        (429, NotNow),
-        (500, Unwell),
-        (502, Unwell),
-        (503, Unwell),
+        (301, Misconfigured),
+        (302, Misconfigured),
+        (400, NeverWorks),
+        (401, Misconfigured),
+        (402, Misconfigured),
+        (403, Misconfigured),
+        (404, Misconfigured),
+        (405, Misconfigured),
+        (408, Unavailable),
+        (410, Misconfigured),
+        (413, NeverWorks),
+        (415, Misconfigured),
+        (422, NeverWorks),
+        (429, Throttled),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
         (504, Uncertain),
-        (529, Unwell),
+        (529, Unavailable),
     ],
 )
-def test_tells_statuses_apart(status: int, kind: type[DeliveryError]) -> None:
+def test_tells_statuses_apart(status: int, kind: type[GatewayError]) -> None:
     assert type(SERVICE.error_of(Answer(status, {}, b""))) is kind
 
 
@@ -57,7 +57,7 @@ def test_tells_statuses_apart(status: int, kind: type[DeliveryError]) -> None:
 @pytest.mark.parametrize(("status", "default"), [(429, 60), (503, 0)])
 def test_heeds_retry_after(status: int, header: str, seconds: int | None, default: int) -> None:
     error = SERVICE.error_of(Answer(status, {"retry-after": header}, b""))
-    assert isinstance(error, NotNow | Unwell)
+    assert isinstance(error, Throttled | Unavailable)
     assert error.retry_after == timedelta(seconds=default if seconds is None else seconds)
 
 

@@ -7,17 +7,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from schoolbell.gateways.errors import (
+    GatewayError,
+    Gone,
+    Misconfigured,
+    NeverWorks,
+    Unavailable,
+    Uncertain,
+    throttled,
+)
 from schoolbell.notifications import Priority
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import (
-    DeliveryError,
-    NotNow,
-    Refused,
-    Rejected,
-    Uncertain,
-    Unregistered,
-    Unwell,
-)
 from schoolbell.notifications.policy import (
     Again,
     Fail,
@@ -182,16 +182,16 @@ SECOND = timedelta(seconds=1)
 @pytest.mark.parametrize(
     ("error", "attempt", "uncertain", "honours_key", "expected"),
     [
-        (Rejected("400"), 1, 0, False, Fail("400")),
-        (Unregistered("404"), 1, 0, False, Fail("404")),
-        (NotNow(7 * SECOND), 5, 0, False, Again(7 * SECOND, is_attempt=False)),
-        (Refused("401"), 5, 0, False, Again(30 * SECOND, is_attempt=False)),
-        (Refused("401", 60 * SECOND), 1, 0, False, Again(60 * SECOND, is_attempt=False)),
-        (Unwell("500"), 1, 0, False, Again(1 * SECOND)),
-        (Unwell("500"), 2, 0, False, Again(2 * SECOND)),
-        (Unwell("500"), 4, 0, False, Again(8 * SECOND)),
-        (Unwell("503", 90 * SECOND), 1, 0, False, Again(90 * SECOND)),
-        (Unwell("500"), 5, 0, False, Fail("5 attempts: 500")),
+        (NeverWorks("400"), 1, 0, False, Fail("400")),
+        (Gone("404"), 1, 0, False, Fail("404")),
+        (throttled(7 * SECOND), 5, 0, False, Again(7 * SECOND, is_attempt=False)),
+        (Misconfigured("401"), 5, 0, False, Again(30 * SECOND, is_attempt=False)),
+        (Misconfigured("401", 60 * SECOND), 1, 0, False, Again(60 * SECOND, is_attempt=False)),
+        (Unavailable("500"), 1, 0, False, Again(1 * SECOND)),
+        (Unavailable("500"), 2, 0, False, Again(2 * SECOND)),
+        (Unavailable("500"), 4, 0, False, Again(8 * SECOND)),
+        (Unavailable("503", 90 * SECOND), 1, 0, False, Again(90 * SECOND)),
+        (Unavailable("500"), 5, 0, False, Fail("5 attempts: 500")),
         (Uncertain("no answer"), 1, 0, False, Again(1 * SECOND, is_uncertain=True)),
         (Uncertain("no answer"), 2, 1, False, Fail("may have been accepted 2 times: no answer")),
         (Uncertain("no answer"), 2, 1, True, Again(2 * SECOND, is_uncertain=True)),
@@ -199,6 +199,6 @@ SECOND = timedelta(seconds=1)
     ],
 )
 def test_what_follows_what_a_provider_says(
-    error: DeliveryError, attempt: int, uncertain: int, honours_key: bool, expected: object
+    error: GatewayError, attempt: int, uncertain: int, honours_key: bool, expected: object
 ) -> None:
     assert after(error, attempt, uncertain, 1.0, honours_key=honours_key) == expected

@@ -7,8 +7,7 @@ import pytest
 
 from schoolbell.notifications import templates
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Unrenderable
-from schoolbell.notifications.templates import render
+from schoolbell.notifications.templates import Unrenderable, render
 
 PARIS = ZoneInfo("Europe/Paris")
 ALL = sorted(path.name for path in (Path(templates.__file__).parent / "templates").iterdir() if path.is_dir())

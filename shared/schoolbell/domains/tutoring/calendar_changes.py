@@ -14,8 +14,8 @@ from schoolbell.database.sql import statement
 from schoolbell.domains.tutoring import notices
 from schoolbell.domains.tutoring.calendar_connections import GoogleAccount, grant_of, mark_revoked
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
+from schoolbell.gateways.errors import GatewayError, NeverWorks, NotNow, Revoked
 from schoolbell.gateways.google.calendar import Calendar, Event, calendar_of, event_id
-from schoolbell.gateways.google.errors import GoogleError, NeverWorks, NotNow, Revoked
 from schoolbell.jobs import JobContext, JobError
 from schoolbell.resilience.backoff import Backoff
 from schoolbell.resilience.errors import CircuitOpen, NoBudget
@@ -164,7 +164,7 @@ def tell(calendar: Calendar, change: Change) -> None:
 
 def fail(job: JobContext, change: Change, error: Exception) -> Outcome:
     """Writes down a failure: to be tried again, or given up and told to the teacher."""
-    reason = str(error) if isinstance(error, GoogleError) else type(error).__name__
+    reason = str(error) if isinstance(error, GatewayError) else type(error).__name__
     attempt = change.attempts + 1
     is_over = isinstance(error, NeverWorks) or attempt >= ATTEMPTS
     job.logger.warning("change not carried over", record_id=str(change.id), attempt=attempt, error=reason, over=is_over)

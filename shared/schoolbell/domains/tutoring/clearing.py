@@ -22,7 +22,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     literal,
     literal_column,
     select,
@@ -30,7 +29,6 @@ from sqlalchemy import (
     update,
 )
 
-from schoolbell.domains.platform.tables.audit import audit_logs
 from schoolbell.domains.tutoring import retention
 from schoolbell.domains.tutoring.tables.lessons import sessions
 from schoolbell.domains.tutoring.tables.messages import contact_log, scheduled_messages
@@ -38,7 +36,7 @@ from schoolbell.domains.tutoring.tables.people import (
     students,
     teachers,
 )
-from schoolbell.jobs import Chunk, Cursor, JobContext
+from schoolbell.jobs import Chunk, Cursor, JobContext, audit
 
 ROWS_A_CHUNK: Final = 5_000
 
@@ -126,15 +124,14 @@ def _clear_some(job: JobContext, old: Old) -> Select[int, UUID | None]:
         change = change.values(updated_at=job.now)
     cleared = change.returning(id_, old.table.c.teacher_id).cte("cleared")
     record = select(
-        literal("student"),
-        literal(old.action),
-        literal(job.name),
-        cast(cleared.c.teacher_id, Text),
-        retention.at(job.now),
-        func.jsonb_build_object(cast(old.table.name, Text), func.jsonb_agg(cleared.c.id)),
+        literal("student").label("tier"),
+        literal(old.action).label("action"),
+        literal(job.name).label("actor"),
+        cast(cleared.c.teacher_id, Text).label("subject"),
+        retention.at(job.now).label("occurred_at"),
+        func.jsonb_build_object(cast(old.table.name, Text), func.jsonb_agg(cleared.c.id)).label("details"),
     ).group_by(cleared.c.teacher_id)
-    columns = ["tier", "action", "actor", "subject", "occurred_at", "details"]
-    audited = insert(audit_logs).from_select(columns, record).cte("audited")
+    audited = audit.record_from(record).cte("audited")
     last = select(due.c.teacher_id).order_by(due.c.teacher_id.desc()).limit(1).scalar_subquery()
     return select(func.count(cleared.c.id), last).add_cte(audited)
 

@@ -35,7 +35,10 @@ told AS (
     ON CONFLICT (dedup_key) DO NOTHING
     RETURNING teacher_id, student_id, kind, dedup_key, title, body
 ),
+to_notify AS (
+-- include emails_of_the_told.sql
+),
 emailed AS (
--- include email_the_told.sql
+-- include ../../notifications/write_without_messages.sql
 )
 SELECT count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'pending_review') FROM over

@@ -39,7 +39,7 @@ from schoolbell.domains.tutoring.tables.people import (
     students,
 )
 from schoolbell.domains.tutoring.teacher_notifications import email_teachers
-from schoolbell.jobs import Chunk, Cursor, JobContext
+from schoolbell.jobs import Chunk, Cursor, JobContext, audit
 
 STUDENTS_A_CHUNK: Final = 1_000
 REQUESTS_A_CHUNK: Final = 5_000
@@ -220,16 +220,19 @@ def erase_mentions(job: JobContext, table: Table) -> Step:
 
 def _erase(connection: Connection, job: JobContext, ids: Sequence[UUID], last: Cursor, *, past_events: bool) -> Chunk:
     """Erases those of some students who are not erased yet, and closes all requests for any of them."""
-    given = {"ids": erasure.as_array(ids), "now": job.now, "job": job.name}
+    given = {"ids": erasure.as_array(ids), "now": job.now}
     if job.dry_run:
         erased: Sequence[UUID] = connection.execute(_UNERASED, {"ids": given["ids"]}).scalars().all()
         requests = connection.execute(_OPEN_REQUESTS, {"ids": given["ids"]}).scalar_one()
         rows = _replace(connection, job, erased)
     else:
         erased = connection.execute(_MARK_ERASED, given).scalars().all()
+        audit.record_each(connection, "student", "student.erased", job.name, erased, job.now)
         rows = _replace(connection, job, erased)
         erasure.call_off(connection, job.outbox, erased, job.now, past_events=past_events)
-        requests = connection.execute(_CLOSE_REQUESTS, given).scalar_one()
+        closed = connection.execute(_CLOSE_REQUESTS, given).scalars().all()
+        audit.record_each(connection, "student", "erasure_request.done", job.name, closed, job.now)
+        requests = len(closed)
     return Chunk(last, len(erased), {"students": len(erased), "requests": requests, **rows})
 
 
@@ -241,31 +244,17 @@ _OPEN_REQUESTS = text(
 
 _MARK_ERASED = text(
     """
-    WITH erased AS (
-        UPDATE tutoring.students SET status = 'erased', erased_at = :now, updated_at = :now
-        WHERE id = ANY (cast(:ids AS uuid[])) AND status <> 'erased'
-        RETURNING id
-    ),
-    audited AS (
-        INSERT INTO platform.audit_logs (tier, action, actor, subject, occurred_at)
-        SELECT 'student', 'student.erased', :job, id::text, :now FROM erased
-    )
-    SELECT id FROM erased
+    UPDATE tutoring.students SET status = 'erased', erased_at = :now, updated_at = :now
+    WHERE id = ANY (cast(:ids AS uuid[])) AND status <> 'erased'
+    RETURNING id
     """
 )
 
 _CLOSE_REQUESTS = text(
     """
-    WITH done AS (
-        UPDATE tutoring.erasure_requests SET status = 'done', completed_at = :now, updated_at = :now
-        WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'open'
-        RETURNING id
-    ),
-    audited AS (
-        INSERT INTO platform.audit_logs (tier, action, actor, subject, occurred_at)
-        SELECT 'student', 'erasure_request.done', :job, id::text, :now FROM done
-    )
-    SELECT count(*) FROM done
+    UPDATE tutoring.erasure_requests SET status = 'done', completed_at = :now, updated_at = :now
+    WHERE student_id = ANY (cast(:ids AS uuid[])) AND status = 'open'
+    RETURNING id
     """
 )
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from schoolbell.gateways.errors import NeverWorks, Revoked, Unavailable
 from schoolbell.gateways.google.credentials import Tokens
-from schoolbell.gateways.google.errors import NeverWorks, Revoked, Unavailable, error_of
+from schoolbell.gateways.google.errors import error_of
 from schoolbell.gateways.https import Answer, Http, NoAnswer, checked_url
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from schoolbell.gateways.errors import Conflict, Gone
 from schoolbell.gateways.google.api import Api, Json, Request, as_body, circuit
 from schoolbell.gateways.google.credentials import Grant, tokens_of
-from schoolbell.gateways.google.errors import Conflict, Gone
 from schoolbell.gateways.https import shared_http
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
@@ -42,7 +42,7 @@ class Calendar(Protocol):
         """Makes the event, or makes the one that is there match.
 
         Raises:
-            schoolbell.gateways.google.errors.GoogleError: one of the kinds told apart there; `Gone` is the
+            schoolbell.gateways.errors.GatewayError: one of the kinds told apart there; `Gone` is the
                 calendar's absence.
             schoolbell.resilience.errors.Withheld: the call was not made.
         """

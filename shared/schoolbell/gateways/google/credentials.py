@@ -19,7 +19,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from schoolbell import aws
-from schoolbell.gateways.google.errors import NotNow, Revoked, Unavailable, error_of, reason_of
+from schoolbell.gateways.errors import NotNow, Revoked, Unavailable
+from schoolbell.gateways.google.errors import error_of, reason_of
 from schoolbell.gateways.https import Answer, Http, NoAnswer, checked_url, shared_http
 
 SECRET_AGE = timedelta(minutes=5)

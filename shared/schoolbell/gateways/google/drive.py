@@ -14,9 +14,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schoolbell.gateways.errors import Gone, Unavailable
 from schoolbell.gateways.google.api import Api, Request, as_body, circuit
 from schoolbell.gateways.google.credentials import Grant, tokens_of
-from schoolbell.gateways.google.errors import Gone, Unavailable, error_of
+from schoolbell.gateways.google.errors import error_of
 from schoolbell.gateways.https import Answer, shared_http
 from schoolbell.resilience.circuit import Circuit
 from schoolbell.resilience.guard import Guard
@@ -57,7 +58,7 @@ class FileState(StrEnum):
 class Drive(Protocol):
     """A teacher's Google Drive.
 
-    Every operation raises `schoolbell.gateways.google.errors.GoogleError`, in the kinds told apart there, and
+    Every operation raises `schoolbell.gateways.errors.GatewayError`, in the kinds told apart there, and
     `schoolbell.resilience.errors.Withheld` if the call was not made.
     """
 

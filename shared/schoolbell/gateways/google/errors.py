@@ -1,15 +1,12 @@
-"""What a call to Google can end in, other than an answer.
-
-Messages hold the operation, the status and Google's code for the reason, never its prose (which may name a file), an id
-that somebody chose, or a token.
-"""
+"""What an answer of Google's that is no success means, by its status and Google's code for the reason."""
 
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from schoolbell.gateways.errors import Conflict, GatewayError, Gone, NeverWorks, Revoked, Throttled, Unavailable
 from schoolbell.gateways.https import Answer, retry_after
 
 # 403 is Calendar's and Drive's older way to say 429.
@@ -28,44 +25,7 @@ _QUOTA_REASONS = frozenset(
 )
 
 
-class GoogleError(Exception):
-    """The root of what this package raises."""
-
-
-class NeverWorks(GoogleError):
-    """Google refuses this call, and would refuse it again."""
-
-
-class Gone(NeverWorks):
-    """What the call is about does not exist, or no longer."""
-
-
-class Conflict(NeverWorks):
-    """What the call would make exists."""
-
-
-class Revoked(GoogleError):
-    """The teacher's credentials no longer work; only the teacher can change that, by connecting again."""
-
-
-class NotNow(GoogleError):
-    """The call may work later."""
-
-    def __init__(self, message: str, retry_after: timedelta = timedelta(0)) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """How long Google asked to be left alone; zero if it did not say."""
-
-
-class Throttled(NotNow):
-    """Too many calls: a quota is spent, and the service is well."""
-
-
-class Unavailable(NotNow):
-    """The service is unwell: an error of its own, no answer in time, or no connection."""
-
-
-def error_of(operation: str, answer: Answer, now: datetime) -> GoogleError:
+def error_of(operation: str, answer: Answer, now: datetime) -> GatewayError:
     """What an answer that is no success means.
 
     Args:

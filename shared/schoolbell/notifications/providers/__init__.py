@@ -52,10 +52,10 @@ class Provider(Protocol):
         """Hands one message over and returns the provider's id of it.
 
         Raises:
-            Rejected: the message can never pass.
-            Unregistered: nor can any other to this push token.
-            NotNow: the provider takes no more for the moment.
-            Unwell: the provider can't take messages, and did not take this one.
+            NeverWorks: the message can never pass.
+            Gone: nor can any other to this push token.
+            Throttled: the provider takes no more for the moment.
+            Unavailable: the provider can't take messages, and did not take this one.
             Uncertain: it may have taken it.
         """
 

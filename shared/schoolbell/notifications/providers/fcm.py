@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import SecretStr, field_validator
 
+from schoolbell.gateways.errors import GatewayError, Gone, Misconfigured, NeverWorks, Unavailable
 from schoolbell.gateways.google.credentials import AuthResponse
 from schoolbell.gateways.google.errors import reason_of
 from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import push_token
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, Refused, Rejected, Unregistered, Unwell
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings
@@ -56,7 +56,7 @@ class Session:
         """A session that has no token yet.
 
         Raises:
-            Refused: the private key is none.
+            Misconfigured: the private key is none.
         """
         from google.oauth2.service_account import Credentials
 
@@ -64,7 +64,7 @@ class Session:
         try:
             made = Credentials.from_service_account_info(info, scopes=[SCOPE])  # type: ignore[no-untyped-call]
         except ValueError:
-            raise Refused("fcm: in the secret, not as it should be: private_key") from None
+            raise Misconfigured("fcm: in the secret, not as it should be: private_key") from None
         return cls(account, made)
 
     @property
@@ -89,8 +89,8 @@ class Tokens:
         """The project, and an access token that should work.
 
         Raises:
-            Refused: the account gets none.
-            NotNow, Unwell: Google's token endpoint has had enough, or is unwell.
+            Misconfigured: the account gets none.
+            Throttled, Unavailable: Google's token endpoint has had enough, or is unwell.
         """
         with self._using:
             session = self._session
@@ -108,7 +108,7 @@ class Tokens:
     def _refreshed(self, session: Session) -> Session:
         try:
             self._refresh(session)
-        except Refused:
+        except Misconfigured:
             reread = self._reread(session)
             if reread is session:
                 raise
@@ -129,7 +129,7 @@ class Tokens:
             session.credentials.refresh(self._send)
         except (GoogleAuthError, TypeError, ValueError) as error:
             # Refusals and 5xx were told apart before google-auth saw them; this is an answer that makes no sense.
-            raise Unwell(f"fcm: token: {type(error).__name__}") from None
+            raise Unavailable(f"fcm: token: {type(error).__name__}") from None
 
     def _send(
         self,
@@ -143,14 +143,14 @@ class Tokens:
         """A `google.auth.transport.Request`. Whatever goes wrong here, no message has been sent."""
         try:
             answer = self._service.send(Request(url, headers or {}, body or b""))
-        except Unwell as error:
-            raise Unwell(str(error)) from None
+        except Unavailable as error:
+            raise Unavailable(str(error)) from None
         if answer.status == 429:
             raise self._service.error_of(answer)
         if answer.status >= 500:
-            raise Unwell(f"fcm: token: {answer.status}")
+            raise Unavailable(f"fcm: token: {answer.status}")
         if answer.status >= 300:
-            raise Refused(f"fcm: token: {answer.status} {reason_of(answer.body)}".rstrip())
+            raise Misconfigured(f"fcm: token: {answer.status} {reason_of(answer.body)}".rstrip())
         return AuthResponse(answer)
 
 
@@ -191,16 +191,16 @@ class Fcm:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         return self._service.send(Request(f"{self._url}/v1/projects/{project}/messages:send", headers, body))
 
-    def _error_of(self, answer: Answer) -> DeliveryError:
+    def _error_of(self, answer: Answer) -> GatewayError:
         """https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode"""
         reason = _reason(answer)
         if reason == "UNREGISTERED":
-            return Unregistered(f"fcm: {answer.status} {reason}")
+            return Gone(f"fcm: {answer.status} {reason}")
         if reason == "SENDER_ID_MISMATCH":
-            return Rejected(f"fcm: {answer.status} {reason}")
+            return NeverWorks(f"fcm: {answer.status} {reason}")
         if reason == "THIRD_PARTY_AUTH_ERROR":
             # Apple's certificate is wrong; to other devices all is well, and what they take keeps the circuit closed.
-            return Refused(f"fcm: {answer.status} {reason}", AFTER_MISCONFIGURATION)
+            return Misconfigured(f"fcm: {answer.status} {reason}", AFTER_MISCONFIGURATION)
         # A 404 that does not say "unregistered" is about the project or the address. To forget a device for that would
         # be to forget them all.
         return self._service.error_of(answer, reason or reason_of(answer.body))

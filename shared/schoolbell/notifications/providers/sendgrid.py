@@ -8,11 +8,11 @@ from functools import cache
 
 from pydantic import SecretStr
 
+from schoolbell.gateways.errors import GatewayError, Misconfigured, Throttled, throttled
 from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import email_address, subject_line
 from schoolbell.notifications.calls import Request, Service, as_json, hasty_http, json_of
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings
@@ -73,13 +73,13 @@ class SendGrid:
             raise self._service.garbage(answer)
         return message_id
 
-    def _error_of(self, answer: Answer) -> DeliveryError:
+    def _error_of(self, answer: Answer) -> GatewayError:
         field = _field(answer)
         if answer.status == 400 and field.startswith("from"):
-            return Refused(f"{self.name}: 400 {field}")
+            return Misconfigured(f"{self.name}: 400 {field}")
         error = self._service.error_of(answer, field)
-        if isinstance(error, NotNow) and "retry-after" not in answer.headers:
-            return NotNow(_until_reset(answer) or error.retry_after)
+        if isinstance(error, Throttled) and "retry-after" not in answer.headers:
+            return throttled(_until_reset(answer) or error.retry_after)
         return error
 
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from schoolbell import aws
+from schoolbell.gateways.errors import Uncertain
 from schoolbell.notifications.addresses import email_address, subject_line
 from schoolbell.notifications.aws_errors import asking
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Uncertain
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.settings import Settings
 

@@ -6,10 +6,10 @@ https://docs.aws.amazon.com/sns/latest/dg/sms_sending-overview.html
 from datetime import timedelta
 
 from schoolbell import aws
+from schoolbell.gateways.errors import Uncertain
 from schoolbell.notifications.addresses import phone_number, sms_text
 from schoolbell.notifications.aws_errors import asking
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import Uncertain
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.settings import Settings
 

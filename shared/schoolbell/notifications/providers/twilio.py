@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr, StringConstraints
 
+from schoolbell.gateways.errors import GatewayError, Misconfigured, NeverWorks, throttled
 from schoolbell.gateways.https import Answer, Http, checked_url
 from schoolbell.notifications.addresses import phone_number, sms_text
 from schoolbell.notifications.calls import AFTER_THROTTLING, Request, Service, as_code, hasty_http, json_of
 from schoolbell.notifications.channels import Channel
-from schoolbell.notifications.errors import DeliveryError, NotNow, Refused, Rejected
 from schoolbell.notifications.providers import Outgoing
 from schoolbell.notifications.secrets import Key, Secret
 from schoolbell.settings import Settings
@@ -95,17 +95,17 @@ class Twilio:
         if not isinstance(sid, str) or not _SID.fullmatch(sid):
             raise self._service.garbage(answer)
         if created.get("status") in _NOT_SENT:
-            raise Rejected(f"{self.name}: {created['status']} {as_code(created.get('error_code'))}".rstrip())
+            raise NeverWorks(f"{self.name}: {created['status']} {as_code(created.get('error_code'))}".rstrip())
         return sid
 
-    def _error_of(self, answer: Answer) -> DeliveryError:
+    def _error_of(self, answer: Answer) -> GatewayError:
         code = json_of(answer).get("code")
         if code == QUEUE_FULL:
-            return NotNow(AFTER_THROTTLING)
+            return throttled(AFTER_THROTTLING)
         if code in OF_THE_SENDER:
-            return Refused(f"{self.name}: {answer.status} {code}")
+            return Misconfigured(f"{self.name}: {answer.status} {code}")
         if answer.status < 500 and isinstance(code, int) and code in OF_MESSAGES:
-            return Rejected(f"{self.name}: {answer.status} {code}")
+            return NeverWorks(f"{self.name}: {answer.status} {code}")
         return self._service.error_of(answer, code)
 
 

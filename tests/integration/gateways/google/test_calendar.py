@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from schoolbell.gateways.errors import Gone, NeverWorks, Throttled, Unavailable
 from schoolbell.gateways.google.calendar import Event, GoogleCalendar, calendar_circuit, calendar_of, event_id
-from schoolbell.gateways.google.errors import Gone, NeverWorks, Throttled, Unavailable
 from schoolbell.resilience.circuit import FAILURES_TO_OPEN
 from schoolbell.resilience.errors import CircuitOpen
 from schoolbell.settings import Settings

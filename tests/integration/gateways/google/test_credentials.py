@@ -8,9 +8,9 @@ import pytest
 
 from local.sandbox.messages import Call
 from schoolbell import aws
+from schoolbell.gateways.errors import NotNow, Revoked, Unavailable
 from schoolbell.gateways.google.credentials import Ciphertext
 from schoolbell.gateways.google.drive import GoogleDrive, drive_of
-from schoolbell.gateways.google.errors import NotNow, Revoked, Unavailable
 from schoolbell.settings import Settings
 from tests.fixtures.google import Google
 

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
+from schoolbell.gateways.errors import Gone, NeverWorks, Throttled, Unavailable
 from schoolbell.gateways.google.drive import COPY_PROPERTY, FileState, GoogleDrive, drive_of
-from schoolbell.gateways.google.errors import Gone, NeverWorks, Throttled, Unavailable
 from schoolbell.resilience.errors import NoBudget
 from schoolbell.settings import Settings
 from tests.fixtures.google import Google, budget_spent

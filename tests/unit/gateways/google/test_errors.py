@@ -5,17 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schoolbell.gateways.google.errors import (
-    Conflict,
-    Gone,
-    GoogleError,
-    NeverWorks,
-    Revoked,
-    Throttled,
-    Unavailable,
-    error_of,
-    reason_of,
-)
+from schoolbell.gateways.errors import Conflict, GatewayError, Gone, NeverWorks, Revoked, Throttled, Unavailable
+from schoolbell.gateways.google.errors import error_of, reason_of
 from schoolbell.gateways.https import Answer
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -51,7 +42,7 @@ def answer(status: int, reason: str = "", **headers: str) -> Answer:
         (503, "rateLimitExceeded", Unavailable),
     ],
 )
-def test_tells_errors_apart(status: int, reason: str, kind: type[GoogleError]) -> None:
+def test_tells_errors_apart(status: int, reason: str, kind: type[GatewayError]) -> None:
     assert type(error_of("files.get", answer(status, reason), NOW)) is kind
 
 
