@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+import hypothesis
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -40,6 +41,10 @@ pytest_plugins = [
     "tests.fixtures.services",
     "tests.fixtures.waitlist",
 ]
+
+# How long an example takes says how busy the machine is, and nothing else.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 ACCOUNT = "123456789012"
 
