@@ -79,6 +79,40 @@ def begun_schedule(stack: Stack) -> Iterator[datetime]:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """A schedule of the templates, of which there are two one-time copies with the same role."""
+
+    job: str
+    at: datetime
+    """When the copies trigger their targets: what the job is told it was scheduled for."""
+    dead: str
+    """What the second copy sends to the job's dead-letter queue."""
+
+
+@pytest.fixture(scope="session")
+def begun_copies(stack: Stack) -> list[Copied]:
+    """Every schedule of the templates, due at once: as its role it triggers its job, and sends a dead letter."""
+    pages = stack.scheduler.get_paginator("list_schedules").paginate(GroupName=stack.name, NamePrefix=f"{stack.name}-")
+    at, copied = (datetime.now(UTC) + timedelta(seconds=5)).replace(microsecond=0), []
+    for name in [each["Name"] for page in pages for each in page["Schedules"]]:
+        target = stack.scheduler.get_schedule(GroupName=stack.name, Name=name)["Target"]
+        copy = Copied(stack.job(name), at, str(uuid4()))
+        to_dead_letters = {"Arn": target["DeadLetterConfig"]["Arn"], "RoleArn": target["RoleArn"], "Input": copy.dead}
+        to_job = {field: target[field] for field in FIELDS_OF_TARGET if field in target}
+        for prefix, to in (("copy", to_job), ("dead", to_dead_letters)):
+            stack.scheduler.create_schedule(
+                Name=f"{prefix}-{name}",
+                GroupName=stack.name,
+                ScheduleExpression=f"at({at:%Y-%m-%dT%H:%M:%S})",
+                FlexibleTimeWindow={"Mode": "OFF"},
+                ActionAfterCompletion="DELETE",
+                Target=to,
+            )
+        copied.append(copy)
+    return copied
+
+
+@dataclass(frozen=True)
 class Lessons:
     """Lessons that had a schedule, and what happened to them before it went off."""
 

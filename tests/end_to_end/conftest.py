@@ -29,6 +29,7 @@ from local.home import CHECKOUT, Home
 from local.processes import at_the_end
 from schoolbell.database import Database, DatabaseAddress
 from tests.end_to_end.begun import (
+    begun_copies,
     begun_lessons,
     begun_message,
     begun_outbox_row,
@@ -41,6 +42,7 @@ from tests.end_to_end.stack import Stack
 from tests.factories import Make
 
 __all__ = [  # fixtures, which have to be here to be found
+    "begun_copies",
     "begun_lessons",
     "begun_message",
     "begun_outbox_row",

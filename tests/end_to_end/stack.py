@@ -62,6 +62,10 @@ class Stack:
         """What a job's function, queue, rule and schedule are called."""
         return f"{self.name}-{job.replace('.', '-')}"
 
+    def job(self, resource: str) -> str:
+        """The job whose function, queue, rule or schedule is called so."""
+        return resource.removeprefix(f"{self.name}-").replace("-", ".", 1)
+
     def queue_url(self, job: str, *, dead: bool = False) -> str:
         """The address of a job's queue, or of its dead-letter queue."""
         name = self.resource(job) + ("-dlq" if dead else "")

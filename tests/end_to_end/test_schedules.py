@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from local.expansion import expand_template
+from local.home import CHECKOUT
 from schoolbell.domains.platform.schema import outbox
 from schoolbell.domains.tutoring.schema import (
     contact_log,
@@ -14,7 +16,7 @@ from schoolbell.domains.tutoring.schema import (
     sessions,
     teacher_notifications,
 )
-from tests.end_to_end.begun import PATIENCE, SCHEDULED, Lessons, tell
+from tests.end_to_end.begun import PATIENCE, SCHEDULED, Copied, Lessons, tell
 from tests.end_to_end.stack import Stack
 from tests.end_to_end.waiting import eventually
 from tests.factories import Make
@@ -54,6 +56,27 @@ def test_schedule_rings_its_function_with_the_time_it_was_for(stack: Stack, begu
     )
     assert run.trigger == "schedule"
     assert run.started_at >= begun_schedule
+
+
+# Every schedule of the templates, as its own role
+
+
+def test_every_schedule_of_the_templates_may_reach_its_target_and_its_dead_letters(
+    stack: Stack, begun_copies: list[Copied]
+) -> None:
+    schedules = {
+        (template.parent.name, name)
+        for template in CHECKOUT.glob("functions/*/template.yaml")
+        for name, resource in expand_template(template)["Resources"].items()
+        if resource["Type"] == "AWS::Scheduler::Schedule"
+    }
+    assert len(begun_copies) == len(schedules) > 0
+    for copy in begun_copies:
+        eventually(
+            lambda copy=copy: stack.runs(copy.job, scheduled_for=copy.at, trigger="schedule", status="completed"),  # type: ignore[misc]
+            f"run of {copy.job}, as the role of its schedule",
+        )
+        assert stack.buried(copy.job, copy.dead)
 
 
 # One-shots of lessons

@@ -162,10 +162,10 @@ class Bundle:
         own = [own] if (own := self.queue(job)) else []
         return {queue["QueueName"]: queue for queue in (*own, *(found[name] for name in sorted(sources)))}
 
-    def reach(self, job: Job) -> Reach:
-        """What a job's code can reach."""
-        code = ((path, text) for path, text in self.files.items() if path.startswith(CODE))
-        return reach(frozenset(code), f"functions/{job.domain}/{job.folder}/app.py")
+    def reach(self) -> dict[Job, Reach]:
+        """What each job's code can reach."""
+        code = frozenset((path, text) for path, text in self.files.items() if path.startswith(CODE))
+        return {job: reach(code, f"functions/{job.domain}/{job.folder}/app.py") for job in self.jobs}
 
     def copy(self) -> "Bundle":
         """A copy that can be broken."""

@@ -15,6 +15,8 @@ from tests.template.bundle import ACCOUNT, REGION, ROOT, STACK, Bundle, Job, Jso
 from tests.template.code import Reach, named_in
 
 type Needs = set[tuple[str, str]]
+type Role = tuple[str, str]
+"""A domain, or the root, and a logical id."""
 
 TELEPHONES: Final = "telephones"  # have no ARN: what is no topic
 POLLER: Final = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
@@ -69,28 +71,43 @@ class Grant:
         return self.action == action and (self.resource == resource or fnmatchcase(resource, self.resource))
 
 
-def too_little(bundle: Bundle) -> Iterator[str]:
+@dataclass(frozen=True)
+class Expected:
+    """What the roles are to be allowed, each by domain and logical id."""
+
+    needs: dict[Role, Needs]
+    own: dict[Role, Needs]
+    """What a job's role names by itself, even if it may send to or invoke whatever there is."""
+
+
+def expected(bundle: Bundle) -> Expected:
+    """Works out from code and template what each role needs; its policies have no part in that."""
+    known = _Known(bundle.templates, bundle.files, bundle.reach())
+    return Expected(_needed(known), {_role(job): _of_any(known, job) for job in bundle.jobs})
+
+
+def too_little(bundle: Bundle, known: Expected) -> Iterator[str]:
     """What roles need and are not allowed."""
-    for role, needs in needed(bundle).items():
+    for role, needs in known.needs.items():
         grants = granted(bundle, *role)
         for action, resource in sorted(needs):
             if not any(grant.covers(action, resource) for grant in grants):
                 yield f"{role[0]}: {role[1]} needs {action} on {resource}, which nothing allows"
-    for job in bundle.jobs:
-        own = {(grant.action, grant.resource) for grant in granted(bundle, job.domain, f"{job.logical_id}Role")}
-        for action, resource in sorted(_of_any(bundle, job) - own):
-            yield f"{job.domain}: {job.logical_id}Role does not name {resource} for {action}"
+    for role, needs in known.own.items():
+        named = {(grant.action, grant.resource) for grant in granted(bundle, *role)}
+        for action, resource in sorted(needs - named):
+            yield f"{role[0]}: {role[1]} does not name {resource} for {action}"
 
 
-def not_trusted(bundle: Bundle) -> Iterator[str]:
+def not_trusted(bundle: Bundle, known: Expected) -> Iterator[str]:
     """Roles that the service which uses them may not assume."""
-    functions = {(job.domain, f"{job.logical_id}Role") for job in bundle.jobs}
+    functions = known.own.keys()
     machines = {
         (domain, _name(machine["RoleArn"]))
         for domain, template in bundle.domains.items()
         for _, machine in template.of_type("AWS::StepFunctions::StateMachine")
     }
-    for role in needed(bundle):
+    for role in known.needs:
         service = "lambda" if role in functions else "states" if role in machines else "scheduler"
         document = bundle.templates[role[0]].properties(role[1]).get("AssumeRolePolicyDocument", {"Statement": []})
         trusted = [statement["Principal"]["Service"] for statement in document["Statement"]]
@@ -111,13 +128,12 @@ def not_denied(bundle: Bundle) -> Iterator[str]:
             yield f"{ROOT}: JobPolicy lets the functions' own code change network interfaces"
 
 
-def too_much(bundle: Bundle) -> Iterator[str]:
+def too_much(bundle: Bundle, known: Expected) -> Iterator[str]:
     """What roles are allowed and don't need; of what all jobs hold, what none of them needs."""
-    known = needed(bundle)
-    everybody = set[tuple[str, str]]().union(*known.values())
+    everybody = set[tuple[str, str]]().union(*known.needs.values())
     for domain, template in bundle.templates.items():
         for role, _ in template.of_type("AWS::IAM::Role"):
-            own = known.get((domain, role), set())
+            own = known.needs.get((domain, role), set())
             for grant in granted(bundle, domain, role):
                 needs = everybody if grant.policy == f"{ROOT}: JobPolicy" else own
                 if not any(grant.covers(*need) for need in needs):
@@ -144,11 +160,15 @@ def granted(bundle: Bundle, domain: str, role: str) -> list[Grant]:
     ]
 
 
-def needed(bundle: Bundle) -> dict[tuple[str, str], Needs]:
-    """What each role needs, by domain and logical id."""
-    needs: dict[tuple[str, str], Needs] = {
-        (job.domain, f"{job.logical_id}Role"): _of_job(bundle, job) for job in bundle.jobs
-    }
+@dataclass(frozen=True)
+class _Known(Bundle):
+    """A bundle whose code has been read."""
+
+    reached: dict[Job, Reach]
+
+
+def _needed(bundle: _Known) -> dict[Role, Needs]:
+    needs: dict[Role, Needs] = {_role(job): _of_job(bundle, job) for job in bundle.jobs}
     for domain, template in bundle.domains.items():
         for _, schedule in template.of_type("AWS::Scheduler::Schedule"):
             target = schedule["Target"]
@@ -165,7 +185,7 @@ def needed(bundle: Bundle) -> dict[tuple[str, str], Needs]:
     for job in bundle.jobs:
         if _makes_one_time_schedules(bundle, job):
             role = needs.setdefault((job.domain, _name(_variables(bundle, job)["SCHEDULER_ROLE_ARN"])), set())
-            for keyword, name in bundle.reach(job).given:
+            for keyword, name in bundle.reached[job].given:
                 if keyword == "job" and name in _queues(bundle):
                     role |= {("sqs:SendMessage", _queue(name)), ("sqs:SendMessage", f"{_queue(name)}-dlq")}
     needs[ROOT, "DelayedTriggerRole"] = {
@@ -175,8 +195,8 @@ def needed(bundle: Bundle) -> dict[tuple[str, str], Needs]:
     return needs
 
 
-def _of_job(bundle: Bundle, job: Job) -> Needs:
-    reach, function = bundle.reach(job), bundle.function(job)
+def _of_job(bundle: _Known, job: Job) -> Needs:
+    reach, function = bundle.reached[job], bundle.function(job)
     log = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/{job.resource_name}:*"
     needs: Needs = {("logs:CreateLogStream", log), ("logs:PutLogEvents", log)} | _of_any(bundle, job)
     for queue in bundle.queues(job):
@@ -202,17 +222,20 @@ def _of_job(bundle: Bundle, job: Job) -> Needs:
     return needs
 
 
-def _of_any(bundle: Bundle, job: Job) -> Needs:
-    """What a job's role names by itself, even if it may send to or invoke whatever there is."""
+def _role(job: Job) -> Role:
+    return job.domain, f"{job.logical_id}Role"
+
+
+def _of_any(bundle: _Known, job: Job) -> Needs:
     needs: Needs = {("sqs:SendMessage", f"{_queue(job.name)}-dlq")}  # failed invocations
-    if _uses(bundle.reach(job), SCHEDULED):
+    if _uses(bundle.reached[job], SCHEDULED):
         needs.add(("lambda:InvokeFunction", _function(job.name)))  # it hands the rest on to itself
     return needs
 
 
-def _resources(bundle: Bundle, job: Job, action: str) -> Iterable[str]:
+def _resources(bundle: _Known, job: Job, action: str) -> Iterable[str]:
     """The resources on which a job's code takes an action that it can reach."""
-    reach = bundle.reach(job)
+    reach = bundle.reached[job]
     operates = _uses(reach, OPERATES)
     match action.partition(":"):
         case _ if action in LISTS:
@@ -261,17 +284,17 @@ def _resources(bundle: Bundle, job: Job, action: str) -> Iterable[str]:
     return [f"(what {job} does with {action} is not known to {__name__})"]
 
 
-def _destinations(bundle: Bundle, job: Job) -> list[str]:
+def _destinations(bundle: _Known, job: Job) -> list[str]:
     """The queues that a job's code names, or begins to name."""
-    reach, queues = bundle.reach(job), _queues(bundle)
+    reach, queues = bundle.reached[job], _queues(bundle)
     named = named_in(reach.texts, queues)
     if NOTIFICATIONS in reach.texts:
         named |= {queue for queue in queues if queue.startswith(NOTIFICATIONS)}
     return [_queue(name) for name in named if (job.name, name) not in NEVER_SENT]
 
 
-def _secrets(bundle: Bundle, job: Job) -> list[str]:
-    reach = bundle.reach(job)
+def _secrets(bundle: _Known, job: Job) -> list[str]:
+    reach = bundle.reached[job]
     secrets = [f"{STACK}/providers/{name}-a1b2c3" for method, name in reach.given if method == "provider_secret"]
     if "monitoring_secret_id" in reach.attributes:
         secrets.append(f"{STACK}-platform-monitoring-token-a1b2c3")
@@ -282,9 +305,9 @@ def _secrets(bundle: Bundle, job: Job) -> list[str]:
     return [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}" for name in secrets]
 
 
-def _schedules(bundle: Bundle, job: Job) -> list[str]:
+def _schedules(bundle: _Known, job: Job) -> list[str]:
     """One-time schedules by how their names begin, or else those of the templates."""
-    reach = bundle.reach(job)
+    reach = bundle.reached[job]
     if _makes_one_time_schedules(bundle, job):
         keys = [key for keyword, key in reach.given if keyword == "key" and key.endswith("_id")]
         names = [f"{key.removesuffix('_id')}-1" for key in keys]  # named after the row, whose id the payload has
@@ -297,7 +320,7 @@ def _schedules(bundle: Bundle, job: Job) -> list[str]:
     return [f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/{STACK}/{name}" for name in names]
 
 
-def _passed_roles(bundle: Bundle, job: Job) -> set[str]:
+def _passed_roles(bundle: _Known, job: Job) -> set[str]:
     """The roles that a job gives to schedules; those of templates have names that CloudFormation makes."""
     if _makes_one_time_schedules(bundle, job):
         return {_variables(bundle, job)["SCHEDULER_ROLE_ARN"]}
@@ -308,9 +331,9 @@ def _passed_roles(bundle: Bundle, job: Job) -> set[str]:
     }
 
 
-def _makes_one_time_schedules(bundle: Bundle, job: Job) -> bool:
+def _makes_one_time_schedules(bundle: _Known, job: Job) -> bool:
     """Those that jobs make have a role that the template names; those by time zone have that of their pattern."""
-    return "scheduler:CreateSchedule" in bundle.reach(job).actions and "SCHEDULER_ROLE_ARN" in _variables(bundle, job)
+    return "scheduler:CreateSchedule" in bundle.reached[job].actions and "SCHEDULER_ROLE_ARN" in _variables(bundle, job)
 
 
 def _uses(reach: Reach, what: str) -> bool:

@@ -561,13 +561,14 @@ def other_services_act_for_this_account_only(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def roles_allow_what_is_needed(bundle: Bundle) -> Iterator[str]:
-    yield from permissions.too_little(bundle)
-    yield from permissions.not_trusted(bundle)
+    known = permissions.expected(bundle)
+    yield from permissions.too_little(bundle, known)
+    yield from permissions.not_trusted(bundle, known)
 
 
 @rule
 def roles_allow_nothing_else(bundle: Bundle) -> Iterator[str]:
-    yield from permissions.too_much(bundle)
+    yield from permissions.too_much(bundle, permissions.expected(bundle))
     yield from permissions.not_denied(bundle)
 
 
@@ -790,7 +791,7 @@ def _variables(bundle: Bundle, job: Job) -> dict[str, Json]:
 
 def _read_by(bundle: Bundle, job: Job) -> set[str]:
     """The settings that a job's code reads, as environment variables."""
-    return {name.upper() for name in Settings.model_fields if name in bundle.reach(job).attributes}
+    return {name.upper() for name in Settings.model_fields if name in bundle.reach()[job].attributes}
 
 
 def _queues(bundle: Bundle) -> Iterator[tuple[Job, dict[str, Json]]]:
