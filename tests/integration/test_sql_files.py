@@ -14,6 +14,7 @@ from schoolbell.database import Database
 from schoolbell.database.sql import source
 
 PARAMETER: Final = re.compile(r"(?<![:\w]):(\w+)")
+MOST_COLUMNS: Final = 120
 FOLDERS: Final = ("functions", "shared")
 FILES: Final = [file for folder in FOLDERS for file in sorted((CHECKOUT / folder).rglob("*.sql"))]
 
@@ -62,7 +63,8 @@ def test_statement_declares_the_parameters_it_has(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CHECKOUT)))
 def test_statement_is_read_and_says_what_it_does(file: Path) -> None:
-    assert header(file)[0].endswith(".")
+    assert ". " in f"{' '.join(header(file))} ", "a sentence"
+    assert max(map(len, file.read_text().splitlines())) <= MOST_COLUMNS
     is_included = file in set(included(FILES))
     assert is_included or any(f'"{file.name}"' in reader.read_text() for reader in file.parent.glob("*.py"))
 

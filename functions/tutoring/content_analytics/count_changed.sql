@@ -1,5 +1,6 @@
 -- Count the items whose numbers can have changed since the last run.
--- Parameters: since timestamptz, stored_since timestamptz, after uuid, size integer, windows integer[], until timestamptz
+-- Parameters: since timestamptz, stored_since timestamptz, after uuid, size integer
+-- Parameters: windows integer[], until timestamptz
 WITH item AS MATERIALIZED (
     SELECT item_id AS id
     FROM (

@@ -1,6 +1,8 @@
--- Find the students of a chunk who have gone quiet, whose enrolment ends, or who keep coming; what is new, what is over.
+-- Find the students of a chunk who have gone quiet, whose enrolment ends, or who keep coming, and compare with what
+-- stands: what is new, and what is over.
 
--- A threshold is cut where it is as good as never: dates end, and weeks are counted over the last 53, this one included.
+-- A threshold is cut where it is as good as never: dates end, and weeks are counted over the last 53, this one
+-- included.
 -- Weeks are numbered by bisection in the instants at which they began, so clock changes are theirs and cost nothing.
 WITH zone AS MATERIALIZED (
     SELECT name, local.today, local.monday,

@@ -40,7 +40,8 @@ told AS (
     CROSS JOIN LATERAL (SELECT :notices -> recorded.kind AS words) AS notice
     ON CONFLICT (dedup_key) DO NOTHING
     RETURNING id
-)SELECT (SELECT json_agg(id) FROM told) AS told,
+)
+SELECT (SELECT json_agg(id) FROM told) AS told,
        (SELECT count(*) FROM student) AS students,
        count(*) FILTER (WHERE kind = 'gap') AS gap,
        count(*) FILTER (WHERE kind = 'churn') AS churn,

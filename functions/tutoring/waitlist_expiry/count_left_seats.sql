@@ -3,12 +3,14 @@
 
 SELECT count(*) FILTER (
            WHERE NOT EXISTS (
-               SELECT FROM tutoring.waitlist_entries AS offer WHERE offer.seat_id = seat.id AND offer.status = 'accepted'
+               SELECT FROM tutoring.waitlist_entries AS offer
+               WHERE offer.seat_id = seat.id AND offer.status = 'accepted'
            )
        ) AS seats,
        count(*) FILTER (
            WHERE EXISTS (
-               SELECT FROM tutoring.waitlist_entries AS offer WHERE offer.seat_id = seat.id AND offer.status = 'notified'
+               SELECT FROM tutoring.waitlist_entries AS offer
+               WHERE offer.seat_id = seat.id AND offer.status = 'notified'
            )
        ) AS offers
 FROM tutoring.waitlist_seats AS seat

@@ -20,7 +20,8 @@ settled AS (
     UPDATE tutoring.waitlist_seats AS seat
     SET status = CASE
         WHEN EXISTS (
-            SELECT FROM tutoring.waitlist_entries AS offer WHERE offer.seat_id = seat.id AND offer.status = 'accepted'
+            SELECT FROM tutoring.waitlist_entries AS offer
+            WHERE offer.seat_id = seat.id AND offer.status = 'accepted'
         ) THEN 'taken'
         ELSE 'passed_on'
     END
