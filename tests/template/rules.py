@@ -85,7 +85,6 @@ LEFT_OUT: Final = {
 OF_THE_CALLED: Final = {"AWS_ANSWER_SECONDS", "AWS_ATTEMPTS"}  # others have the time that the defaults take
 # By readers of the function as it is deployed: the catalogue, the entrypoint, Powertools.
 READ_BY_OTHERS: Final = ("JOB_", "POWERTOOLS_", "SCHOOLBELL_")
-READ_SOON: Final = {"OLDEST_MESSAGE_SECONDS"}  # by the admin page
 VARYING: Final = ("id", "time", "scheduled_for")  # from one event of a clock to the next
 RUNG: Final = re.compile(r"^@(scheduled|queue|batch)_job\(", re.MULTILINE)  # by a clock or a queue
 # Another resource in a template as JSON: by Ref, by GetAtt, or in the text of a Sub.
@@ -279,7 +278,7 @@ def a_domain_gets_no_variable_that_nothing_in_it_reads(bundle: Bundle) -> Iterat
     for domain in bundle.domains:
         jobs = [job for job in bundle.jobs if job.domain == domain]
         given = {name for job in jobs for name in _variables(bundle, job) if not name.startswith(READ_BY_OTHERS)}
-        for name in sorted(given.difference(READ_SOON, *(_read_by(bundle, job) for job in jobs))):
+        for name in sorted(given.difference(*(_read_by(bundle, job) for job in jobs))):
             yield f"{domain} gets {name}, which nothing in it reads"
 
 
@@ -332,11 +331,11 @@ def every_queue_has_a_dead_letter_queue(bundle: Bundle) -> Iterator[str]:
 
 
 @rule
-def dead_letters_are_kept_for_14_days(bundle: Bundle) -> Iterator[str]:
+def messages_and_dead_letters_are_kept_for_14_days(bundle: Bundle) -> Iterator[str]:
+    """As long as SQS can: a function may be unable to work for a weekend, and a dead letter wait for a holiday's end."""
     for domain, template in bundle.templates.items():
         for logical_id, queue in template.of_type("AWS::SQS::Queue"):
-            if queue["QueueName"].endswith("-dlq"):
-                yield from _differs(f"{domain}: {logical_id}", queue.get("MessageRetentionPeriod"), 14 * DAY)
+            yield from _differs(f"{domain}: {logical_id}", queue.get("MessageRetentionPeriod"), 14 * DAY)
 
 
 @rule

@@ -154,8 +154,9 @@ BREAKS: dict[str, list[Break]] = {
             deadLetterTargetArn=f"arn:aws:sqs:{REGION}:{ACCOUNT}:schoolbell-tutoring-drive-copy-dlq"
         ),
     ],
-    "dead_letters_are_kept_for_14_days": [
+    "messages_and_dead_letters_are_kept_for_14_days": [
         lambda b: tutoring(b, "AutoCompleteDeadLetters").pop("MessageRetentionPeriod"),
+        lambda b: tutoring(b, "AutoCompleteQueue").pop("MessageRetentionPeriod"),
     ],
     "messages_are_tried_as_often_as_jobs_believe": [
         lambda b: tutoring(b, "AutoCompleteQueue")["RedrivePolicy"].update(maxReceiveCount=3),
