@@ -332,7 +332,7 @@ def every_queue_has_a_dead_letter_queue(bundle: Bundle) -> Iterator[str]:
 
 @rule
 def messages_and_dead_letters_are_kept_for_14_days(bundle: Bundle) -> Iterator[str]:
-    """As long as SQS can: a function may be unable to work for a weekend, and a dead letter wait for a holiday's end."""
+    """As long as SQS can: the database may be away for days, and a dead letter wait for the end of a holiday."""
     for domain, template in bundle.templates.items():
         for logical_id, queue in template.of_type("AWS::SQS::Queue"):
             yield from _differs(f"{domain}: {logical_id}", queue.get("MessageRetentionPeriod"), 14 * DAY)
