@@ -1,5 +1,7 @@
 # Schoolbell. `make` lists what can be asked for. Nothing but Python 3.13 and make is needed; tools go below .venv.
 
+$(if $(word 2,$(CURDIR)),$(error The path of the checkout has a space, which make cannot take: $(CURDIR)))
+
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:

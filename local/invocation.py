@@ -22,9 +22,10 @@ def invoke(state: State, job: str, event_file: Path | None) -> bool:
     Raises:
         CommandError: there is no such job, or no such file.
     """
-    own = CHECKOUT / "events" / f"{job.replace('.', '/').replace('-', '_')}.json"
+    events = CHECKOUT / "events"
+    own = events / f"{job.replace('.', '/').replace('-', '_')}.json"
     if not own.exists():
-        known = sorted(f"{path.parent.name}.{path.stem.replace('_', '-')}" for path in own.parents[1].glob("*/*.json"))
+        known = sorted(f"{path.parent.name}.{path.stem.replace('_', '-')}" for path in events.glob("*/*.json"))
         raise CommandError(f"No job {job or 'given'}. JOB is one of: {', '.join(known)}")
     path = event_file or own
     if not path.exists():

@@ -229,7 +229,8 @@ def status(home: Home) -> bool:
     processes = {name: alive(process) for name, process in state.processes.items()}
     running = {"postgres": postgres_of(home).running, "emulator": False, **processes}
     for name, runs in running.items():
-        table.add_row(name, "[green]running[/]" if runs else "[red]stopped[/]", f"port {state.ports.get(name, '-')}")
+        where = f"for containers, at {state.containers}" if name == "relay" else f"port {state.ports.get(name, '-')}"
+        table.add_row(name, "[green]running[/]" if runs else "[red]stopped[/]", where)
     table.add_row("stack", state.stack if state.deployed else "[red]not deployed[/]", "")
     CONSOLE.print(table)
     return all(running.values()) and bool(state.deployed)

@@ -132,6 +132,14 @@ def test_function_that_others_call_answers_its_event_in_a_container(functions: A
     assert in_container == stack.invoke(job, stack.event_of(job))
 
 
+def test_the_deployed_functions_reach_the_services_while_containers_do(functions: Any, stack: Stack) -> None:
+    """The addresses in the providers' keys are those that both can take."""
+    event = stack.event_of(ROUTER)
+    for record in event["Records"]:
+        record["messageId"] = str(uuid4())
+    assert stack.invoke(ROUTER, event) == {"batchItemFailures": []}
+
+
 @pytest.mark.parametrize(("job", "status"), HTTP.items())
 def test_function_of_the_api_answers_its_event_in_a_container(
     functions: Any, stack: Stack, job: str, status: int

@@ -1,6 +1,7 @@
 """HTTPS requests with timeouts, on urllib3, which botocore brings anyway."""
 
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,6 +155,17 @@ def _is_near(host: str) -> bool:
     if emulator.scheme == "http" and host == emulator.hostname:
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host == "localhost"
+    return address.is_loopback or _is_own(str(address), address.version)
+
+
+def _is_own(address: str, version: int) -> bool:
+    """Whether an address is one of this machine's, such as that of Docker's bridge: a socket can have no other."""
+    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schoolbell.gateways.https import checked_url
+from schoolbell.gateways.https import _is_own, checked_url
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,20 @@ def test_takes_the_machine_of_an_aws_emulator(monkeypatch: pytest.MonkeyPatch) -
     assert checked_url("http://172.17.0.1:8700/token") == "http://172.17.0.1:8700/token"
     with pytest.raises(ValueError, match="expected https"):
         checked_url("http://172.17.0.2:8700/token")
+
+
+def test_takes_an_address_of_this_machine_beside_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in for outside services goes by that of Docker's bridge, where containers are to reach it too."""
+    own = {"172.17.0.1"}
+    monkeypatch.setattr("schoolbell.gateways.https._is_own", lambda address, _version: address in own)
+    assert checked_url("http://172.17.0.1:8700/token") == "http://172.17.0.1:8700/token"
+    with pytest.raises(ValueError, match="expected https"):
+        checked_url("http://172.17.0.2:8700/token")
+
+
+@pytest.mark.parametrize(("address", "is_own"), [("127.0.0.1", True), ("192.0.2.1", False), ("2001:db8::1", False)])
+def test_tells_addresses_of_this_machine_from_others(address: str, is_own: bool) -> None:
+    assert _is_own(address, 6 if ":" in address else 4) is is_own
 
 
 def test_takes_no_plain_http_from_where_aws_is_reached_by_https(monkeypatch: pytest.MonkeyPatch) -> None:
