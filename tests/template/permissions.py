@@ -151,13 +151,19 @@ def granted(bundle: Bundle, domain: str, role: str) -> list[Grant]:
     for name in properties.get("ManagedPolicyArns", []):
         documents.append((f"{ROOT}: {name}", bundle.root.properties(name)["PolicyDocument"]))
     return [
-        Grant(policy, action, resource)
+        Grant(policy, action, f"{resource}{_through(statement)}")
         for policy, document in documents
         for statement in document["Statement"]
         if statement["Effect"] == "Allow"
         for action in _list(statement["Action"])
         for resource in _list(statement.get("Resource", TELEPHONES))
     ]
+
+
+def _through(statement: Json) -> str:
+    """The service through which alone a key may be used, as it stands behind the key's ARN here: ` by sns`."""
+    service = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", "")
+    return f" by {service.partition('.')[0]}" if service else ""
 
 
 @dataclass(frozen=True)
@@ -211,9 +217,9 @@ def _of_job(bundle: _Known, job: Job) -> Needs:
         if (job.name, action) not in NEVER_ASKED:
             needs |= {(action, resource) for resource in _resources(bundle, job, action)}
     if any(action == "sns:Publish" and resource == _topic("alerts") for action, resource in needs):
-        needs |= {(f"kms:{action}", "AlertsKey.Arn") for action in ("Decrypt", "GenerateDataKey")}
+        needs |= {(f"kms:{action}", "AlertsKey.Arn by sns") for action in ("Decrypt", "GenerateDataKey")}
     if any(action == "secretsmanager:GetSecretValue" for action, _ in needs):
-        needs.add(("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"))
+        needs.add(("kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1 by secretsmanager"))
     if any(action == "s3:GetObject" for action, _ in needs):
         needs.add(("s3:ListBucket", "arn:aws:s3:::ArchiveBucket"))  # else S3 says "denied" of what is not there
     passed = {action for action, _ in needs} & {"scheduler:CreateSchedule", "scheduler:UpdateSchedule"}
